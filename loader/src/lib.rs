@@ -1,0 +1,2 @@
+//! The mechanism.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Makes the per-version layout tables.
+fn main() {}
