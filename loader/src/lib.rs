@@ -1,2 +1,11 @@
-//! The mechanism.
+//! The mechanism of a sealing dynamic loader.
 #![no_std]
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod addr;
+pub mod elf;
+pub mod errno;
+pub mod error;
+pub mod sys;

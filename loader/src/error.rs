@@ -1,0 +1,145 @@
+//! Why an object could not be loaded or linked, as a value: the object, the reason, the place, and the kernel's word if it had one.
+//!
+//! The texts are those which a user of glibc's ld.so knows, word for word, wherever the situation is the same.
+
+use crate::errno;
+use alloc::borrow::ToOwned;
+use alloc::vec::Vec;
+use core::fmt;
+use rustix::io::Errno;
+
+/// A failure to load or link one object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LoadError {
+    /// The object's file name as searched for, or the name of the object that made the request. Empty if there is none.
+    pub object: Vec<u8>,
+    /// What was wrong with it.
+    pub reason: Reason,
+    /// The error number of the system call that failed, if one did.
+    pub errno: Option<Errno>,
+}
+
+/// What was wrong with an object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// A fault without further particulars.
+    Fault(&'static str),
+    /// A structure of the file that lies outside what it may lie in, or contradicts itself, and where: `at` is a file offset or a
+    /// link-time address, whichever the structure is found by.
+    Malformed {
+        /// Which structure, and what about it.
+        what: &'static str,
+        /// File offset or link-time address.
+        at: u64,
+    },
+    /// No definition of a symbol that must have one.
+    UndefinedSymbol {
+        /// The symbol's name.
+        symbol: Vec<u8>,
+        /// The version asked for.
+        version: Option<Vec<u8>>,
+    },
+    /// The object lacks a version that another object needs.
+    MissingVersion {
+        /// The version's name.
+        version: Vec<u8>,
+        /// The object that needs it.
+        required_by: Vec<u8>,
+    },
+    /// The object has no versions at all but another object needs one of it.
+    NoVersions {
+        /// The object that needs a version.
+        required_by: Vec<u8>,
+    },
+    /// A relocation of a type that can't appear in a dynamic object.
+    RelocationType(u32),
+    /// The value of a symbol does not fit the relocated field.
+    Overflow {
+        /// The symbol's name.
+        symbol: Vec<u8>,
+        /// `R_X86_64_32` or the like.
+        relocation: &'static str,
+    },
+}
+
+impl LoadError {
+    /// A fault of `object` in fixed words.
+    pub fn fault(object: &[u8], what: &'static str) -> LoadError {
+        LoadError { object: object.to_owned(), reason: Reason::Fault(what), errno: None }
+    }
+
+    /// A fault of `object` in fixed words, and the error number of the call that showed it.
+    pub fn system(object: &[u8], what: &'static str, errno: Errno) -> LoadError {
+        LoadError { object: object.to_owned(), reason: Reason::Fault(what), errno: Some(errno) }
+    }
+
+    /// Any other reason.
+    pub fn new(object: &[u8], reason: Reason) -> LoadError {
+        LoadError { object: object.to_owned(), reason, errno: None }
+    }
+}
+
+/// Shows bytes as text; names in ELF files are bytes, and glibc prints them as they are.
+pub struct Lossy<'a>(pub &'a [u8]);
+
+impl fmt::Display for Lossy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            f.write_str(chunk.valid())?;
+            if !chunk.invalid().is_empty() {
+                f.write_str("\u{fffd}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Fault(what) => f.write_str(what),
+            Reason::Malformed { what, at } => write!(f, "{what} (at {at:#x})"),
+            Reason::UndefinedSymbol { symbol, version: None } => write!(f, "undefined symbol: {}", Lossy(symbol)),
+            Reason::UndefinedSymbol { symbol, version: Some(version) } => {
+                write!(f, "undefined symbol: {}, version {}", Lossy(symbol), Lossy(version))
+            }
+            Reason::MissingVersion { version, required_by } => {
+                write!(f, "version `{}' not found (required by {})", Lossy(version), Lossy(required_by))
+            }
+            Reason::NoVersions { required_by } => {
+                write!(f, "no version information available (required by {})", Lossy(required_by))
+            }
+            Reason::RelocationType(kind) => write!(f, "unexpected reloc type {kind:#04x}"),
+            Reason::Overflow { symbol, relocation } => {
+                write!(f, "Symbol `{}' causes overflow in {relocation} relocation", Lossy(symbol))
+            }
+        }
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.object.is_empty() {
+            write!(f, "{}: ", Lossy(&self.object))?;
+        }
+        self.reason.fmt(f)?;
+        if let Some(errno) = self.errno {
+            write!(f, ": {}", errno::text(errno))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn texts_are_those_of_ld_so() {
+        let missing = LoadError::system(b"libx.so", "cannot open shared object file", Errno::NOENT);
+        assert_eq!(missing.to_string(), "libx.so: cannot open shared object file: No such file or directory");
+        let reason = Reason::UndefinedSymbol { symbol: b"f".to_vec(), version: Some(b"V1".to_vec()) };
+        assert_eq!(LoadError::new(b"./a", reason).to_string(), "./a: undefined symbol: f, version V1");
+    }
+}

@@ -1,0 +1,371 @@
+//! The one door to the kernel. Nothing else in the workspace's product code names a system call.
+//!
+//! `rustix` makes the calls it knows; [`mseal`] and the process-start ones that it does not offer are made here.
+
+use crate::addr::Addr;
+use core::arch::asm;
+use core::ffi::CStr;
+use core::ops::Range;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, MprotectFlags, MremapFlags, ProtFlags};
+
+/// The result of a system call.
+pub type Result<T> = core::result::Result<T, Errno>;
+
+/// `mseal(2)`, Linux 6.10.
+const NR_MSEAL: usize = 462;
+const NR_ARCH_PRCTL: usize = 158;
+const NR_SET_TID_ADDRESS: usize = 218;
+const NR_SET_ROBUST_LIST: usize = 273;
+const NR_RSEQ: usize = 334;
+const NR_PRCTL: usize = 157;
+const NR_EXIT_GROUP: usize = 231;
+const NR_GETTID: usize = 186;
+
+/// A raw system call with up to five arguments; the result is the kernel's, a negative errno on failure.
+///
+/// # Safety
+/// The caller answers for what the call does to memory and to the process.
+unsafe fn raw(nr: usize, args: [usize; 5]) -> isize {
+    let ret: isize;
+    // SAFETY: the `syscall` instruction clobbers rcx and r11 only; what the call itself does is the caller's contract.
+    unsafe {
+        asm!("syscall", inlateout("rax") nr as isize => ret, in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
+             in("r10") args[3], in("r8") args[4], lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    ret
+}
+
+fn check(ret: isize) -> Result<usize> {
+    if (-4095..0).contains(&ret) {
+        return Err(Errno::from_raw_os_error((-ret) as i32));
+    }
+    Ok(ret as usize)
+}
+
+/// Memory protections of a mapping, as `PROT_READ`, `PROT_WRITE` and `PROT_EXEC` combine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash, PartialOrd, Ord)]
+pub struct Prot {
+    /// `PROT_READ`
+    pub read: bool,
+    /// `PROT_WRITE`
+    pub write: bool,
+    /// `PROT_EXEC`
+    pub exec: bool,
+}
+
+impl Prot {
+    /// `PROT_NONE`
+    pub const NONE: Prot = Prot { read: false, write: false, exec: false };
+    /// `PROT_READ`
+    pub const READ: Prot = Prot { read: true, write: false, exec: false };
+    /// `PROT_READ | PROT_WRITE`
+    pub const READ_WRITE: Prot = Prot { read: true, write: true, exec: false };
+
+    /// The protections that the `p_flags` of a program header ask for (gABI, "Segment Permissions").
+    pub const fn from_segment_flags(p_flags: u32) -> Prot {
+        Prot { read: p_flags & 4 != 0, write: p_flags & 2 != 0, exec: p_flags & 1 != 0 }
+    }
+
+    /// The same protections and the right to write.
+    pub const fn writable(self) -> Prot {
+        Prot { write: true, ..self }
+    }
+
+    fn map_flags(self) -> ProtFlags {
+        let mut flags = ProtFlags::empty();
+        flags.set(ProtFlags::READ, self.read);
+        flags.set(ProtFlags::WRITE, self.write);
+        flags.set(ProtFlags::EXEC, self.exec);
+        flags
+    }
+
+    fn mprotect_flags(self) -> MprotectFlags {
+        let mut flags = MprotectFlags::empty();
+        flags.set(MprotectFlags::READ, self.read);
+        flags.set(MprotectFlags::WRITE, self.write);
+        flags.set(MprotectFlags::EXEC, self.exec);
+        flags
+    }
+}
+
+impl core::fmt::Display for Prot {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let letter = |on, c| if on { c } else { '-' };
+        write!(f, "{}{}{}", letter(self.read, 'r'), letter(self.write, 'w'), letter(self.exec, 'x'))
+    }
+}
+
+/// Where a new mapping goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// Wherever the kernel likes.
+    Anywhere,
+    /// At this address, which must be free.
+    Free(Addr),
+    /// At this address, in place of what is there: the range must be the caller's own.
+    Replace(Addr),
+}
+
+impl Place {
+    fn parts(self) -> (usize, MapFlags) {
+        match self {
+            Place::Anywhere => (0, MapFlags::empty()),
+            Place::Free(at) => (at.0, MapFlags::FIXED_NOREPLACE),
+            Place::Replace(at) => (at.0, MapFlags::FIXED),
+        }
+    }
+}
+
+/// Identity and size of an open file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileStatus {
+    /// Device and inode: two names with the same pair are one file.
+    pub id: FileId,
+    /// Size in bytes.
+    pub size: u64,
+    /// Whether it is a regular file.
+    pub regular: bool,
+}
+
+/// Device and inode of a file; one object is loaded once per pair and namespace, as in glibc.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+pub struct FileId {
+    /// `st_dev`
+    pub dev: u64,
+    /// `st_ino`
+    pub ino: u64,
+}
+
+/// Opens `path` for reading, close-on-exec.
+pub fn open_read(path: &CStr) -> Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Opens or creates `path` for appending, for `LD_DEBUG_OUTPUT`.
+pub fn open_append(path: &CStr) -> Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::from_raw_mode(0o666))
+}
+
+/// Device, inode, size and kind of an open file.
+pub fn status(fd: BorrowedFd<'_>) -> Result<FileStatus> {
+    let st = rustix::fs::fstat(fd)?;
+    let regular = rustix::fs::FileType::from_raw_mode(st.st_mode) == rustix::fs::FileType::RegularFile;
+    Ok(FileStatus { id: FileId { dev: st.st_dev, ino: st.st_ino }, size: st.st_size as u64, regular })
+}
+
+/// Device and inode of `path`, which must be a directory for the answer to be `Ok(true)`.
+pub fn is_directory(path: &CStr) -> Result<bool> {
+    let st = rustix::fs::stat(path)?;
+    Ok(rustix::fs::FileType::from_raw_mode(st.st_mode) == rustix::fs::FileType::Directory)
+}
+
+/// Identity of the file at `path`.
+pub fn file_id(path: &CStr) -> Result<FileId> {
+    let st = rustix::fs::stat(path)?;
+    Ok(FileId { dev: st.st_dev, ino: st.st_ino })
+}
+
+/// Reads into `buf` at `offset` until it is full or the file ends; the number of bytes read.
+pub fn read_at(fd: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> Result<usize> {
+    let mut done = 0;
+    while done < buf.len() {
+        match rustix::io::pread(fd, &mut buf[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+/// Reads once from the current position.
+pub fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize> {
+    rustix::io::read(fd, buf)
+}
+
+/// Reads a symbolic link into `buf`; the part of it that was filled.
+pub fn read_link<'a>(path: &CStr, buf: &'a mut [u8]) -> Result<&'a [u8]> {
+    let (target, _) = rustix::fs::readlinkat_raw(rustix::fs::CWD, path, buf_uninit(buf))?;
+    Ok(target)
+}
+
+fn buf_uninit(buf: &mut [u8]) -> &mut [core::mem::MaybeUninit<u8>] {
+    // SAFETY: `MaybeUninit<u8>` has the layout of `u8`, and `readlinkat_raw` writes initialised bytes only.
+    unsafe { &mut *(core::ptr::from_mut(buf) as *mut [core::mem::MaybeUninit<u8>]) }
+}
+
+/// The current working directory, without its terminating NUL.
+pub fn current_directory(buf: &mut [u8]) -> Result<&[u8]> {
+    // SAFETY: getcwd (79) writes at most `buf.len()` bytes into `buf`.
+    let n = check(unsafe { raw(79, [buf.as_mut_ptr() as usize, buf.len(), 0, 0, 0]) })?;
+    Ok(&buf[..n.saturating_sub(1)])
+}
+
+/// Writes all of `bytes` to `fd`, giving up silently on an error: there is nowhere left to report it.
+pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        match rustix::io::write(fd, bytes) {
+            Ok(0) => return,
+            Ok(n) => bytes = &bytes[n..],
+            Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The standard error stream.
+pub fn stderr() -> BorrowedFd<'static> {
+    // SAFETY: descriptor 2 is only borrowed; if it is closed, writes to it fail with EBADF, which is ignored.
+    unsafe { rustix::stdio::stderr() }
+}
+
+/// The standard output stream.
+pub fn stdout() -> BorrowedFd<'static> {
+    // SAFETY: as for `stderr`.
+    unsafe { rustix::stdio::stdout() }
+}
+
+/// Maps `len` bytes of `fd` from `offset`, privately.
+///
+/// # Safety
+/// With [`Place::Replace`] nothing may use the old contents of the range afterwards.
+pub unsafe fn map_file(place: Place, len: usize, prot: Prot, fd: impl AsFd, offset: u64) -> Result<Addr> {
+    let (at, flags) = place.parts();
+    // SAFETY: the caller owns the range that `Replace` overwrites; the other places touch no existing memory.
+    let p = unsafe { rustix::mm::mmap(at as *mut _, len, prot.map_flags(), MapFlags::PRIVATE | flags, fd, offset)? };
+    Ok(Addr(p as usize))
+}
+
+/// Maps `len` bytes of zeroes; `populate` asks the kernel to fault all of them in at once.
+///
+/// # Safety
+/// With [`Place::Replace`] nothing may use the old contents of the range afterwards.
+pub unsafe fn map_anonymous(place: Place, len: usize, prot: Prot, populate: bool) -> Result<Addr> {
+    let (at, mut flags) = place.parts();
+    if populate {
+        flags |= MapFlags::POPULATE;
+    }
+    // SAFETY: as for `map_file`.
+    let p = unsafe { rustix::mm::mmap_anonymous(at as *mut _, len, prot.map_flags(), MapFlags::PRIVATE | flags)? };
+    Ok(Addr(p as usize))
+}
+
+/// Unmaps a range.
+///
+/// # Safety
+/// Nothing may use the range afterwards.
+pub unsafe fn unmap(range: Range<Addr>) -> Result<()> {
+    // SAFETY: the caller gives the range up.
+    unsafe { rustix::mm::munmap(range.start.as_mut_ptr(), range.end.0 - range.start.0) }
+}
+
+/// Moves the mapping `from` on top of what is mapped at `to`, atomically for other readers.
+///
+/// # Safety
+/// Nothing may use `from`, nor the old contents of the target, afterwards.
+pub unsafe fn move_mapping(from: Range<Addr>, to: Addr) -> Result<()> {
+    let len = from.end.0 - from.start.0;
+    // SAFETY: both ranges are the caller's.
+    unsafe {
+        rustix::mm::mremap_fixed(from.start.as_mut_ptr(), len, len, MremapFlags::MAYMOVE, to.as_mut_ptr())?;
+    }
+    Ok(())
+}
+
+/// Changes the protection of a range of whole pages.
+///
+/// # Safety
+/// No access that the new protection forbids may follow.
+pub unsafe fn protect(range: Range<Addr>, prot: Prot) -> Result<()> {
+    // SAFETY: the caller answers for later accesses.
+    unsafe { rustix::mm::mprotect(range.start.as_mut_ptr(), range.end.0 - range.start.0, prot.mprotect_flags()) }
+}
+
+/// Seals a range of whole mapped pages: its mappings can never be unmapped, moved, replaced or re-protected again.
+///
+/// Safe, because a seal changes no byte and forbids no access that was allowed before.
+pub fn mseal(range: Range<Addr>) -> Result<()> {
+    // SAFETY: mseal reads and writes no memory of the process.
+    check(unsafe { raw(NR_MSEAL, [range.start.0, range.end.0 - range.start.0, 0, 0, 0]) }).map(drop)
+}
+
+/// Sets the FS base of the calling thread: its thread pointer.
+///
+/// # Safety
+/// `tp` must point to a thread control block that fits the code which will use it.
+pub unsafe fn set_thread_pointer(tp: Addr) -> Result<()> {
+    const ARCH_SET_FS: usize = 0x1002;
+    // SAFETY: the caller vouches for `tp`.
+    check(unsafe { raw(NR_ARCH_PRCTL, [ARCH_SET_FS, tp.0, 0, 0, 0]) }).map(drop)
+}
+
+/// Names the word that the kernel clears and wakes when this thread ends; the caller's thread id.
+///
+/// # Safety
+/// `word` must stay valid for the life of the thread.
+pub unsafe fn set_tid_address(word: Addr) -> u32 {
+    // SAFETY: the caller vouches for `word`; this call cannot fail.
+    unsafe { raw(NR_SET_TID_ADDRESS, [word.0, 0, 0, 0, 0]) as u32 }
+}
+
+/// Registers the head of the thread's robust mutex list (`set_robust_list(2)`).
+///
+/// # Safety
+/// `head` must stay a valid `struct robust_list_head` for the life of the thread.
+pub unsafe fn set_robust_list(head: Addr, size: usize) -> Result<()> {
+    // SAFETY: the caller vouches for `head`.
+    check(unsafe { raw(NR_SET_ROBUST_LIST, [head.0, size, 0, 0, 0]) }).map(drop)
+}
+
+/// Registers a restartable-sequences area for the thread (`rseq(2)`).
+///
+/// # Safety
+/// `area` must stay valid, and 32-byte aligned, for the life of the thread.
+pub unsafe fn register_rseq(area: Addr, size: usize, signature: u32) -> Result<()> {
+    // SAFETY: the caller vouches for `area`.
+    check(unsafe { raw(NR_RSEQ, [area.0, size, 0, signature as usize, 0]) }).map(drop)
+}
+
+/// `prctl(2)` with numeric arguments that name no memory which it would write.
+///
+/// # Safety
+/// The caller answers for what the operation does to the process.
+pub unsafe fn prctl(op: usize, args: [usize; 4]) -> Result<usize> {
+    // SAFETY: the caller's contract.
+    check(unsafe { raw(NR_PRCTL, [op, args[0], args[1], args[2], args[3]]) })
+}
+
+/// Ends the process.
+pub fn exit(status: i32) -> ! {
+    loop {
+        // SAFETY: exit_group does not return and touches no memory of ours.
+        unsafe { raw(NR_EXIT_GROUP, [status as usize, 0, 0, 0, 0]) };
+    }
+}
+
+/// The kernel's id of the calling thread.
+pub fn gettid() -> u32 {
+    // SAFETY: gettid has no arguments and cannot fail.
+    unsafe { raw(NR_GETTID, [0; 5]) as u32 }
+}
+
+/// The process id.
+pub fn getpid() -> u32 {
+    // SAFETY: getpid (39) has no arguments and cannot fail.
+    unsafe { raw(39, [0; 5]) as u32 }
+}
+
+/// Replaces the process image; returns only on failure.
+///
+/// # Safety
+/// `argv` and `envp` must be NULL-terminated arrays of C strings.
+pub unsafe fn execve(path: &CStr, argv: *const *const u8, envp: *const *const u8) -> Errno {
+    // SAFETY: the caller vouches for the arrays; `path` is a C string.
+    let ret = unsafe { raw(59, [path.as_ptr() as usize, argv as usize, envp as usize, 0, 0]) };
+    Errno::from_raw_os_error((-ret) as i32)
+}
