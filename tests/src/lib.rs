@@ -1,1 +1,27 @@
-//! The conformance harness.
+//! The conformance harness: the same program under two loaders, compared by everything that can be observed.
+//!
+//! glibc's `ld.so` is the specification. A *case* is a folder below `fixtures/` with sources and a manifest; the harness
+//! builds it once, starts it under the system's loader and then under ours in each [`Way`] and at each seal level,
+//! and compares stdout, stderr and the exit status or signal. Real programs are compared in the same manner.
+//!
+//! * [`manifest`]: what a `case.toml` says.
+//! * [`build`]: compiling a case, once per content.
+//! * [`interp`]: a copy of a tree whose executables name another interpreter.
+//! * [`process`]: one command, captured, with a time limit.
+//! * [`loader`]: the loader under test, and the command lines that put a program under it.
+//! * [`compare`]: what counts as a difference.
+//! * [`requirement`]: what this machine lacks. A case that cannot run here is skipped, loudly, and counted.
+//! * [`suite`]: cases and other checks as trials of a test binary.
+
+#![forbid(unsafe_code)]
+
+pub mod build;
+pub mod compare;
+pub mod interp;
+pub mod loader;
+pub mod manifest;
+pub mod process;
+pub mod requirement;
+pub mod suite;
+
+pub use loader::{Level, Loader, Way};
