@@ -8,4 +8,6 @@ pub mod addr;
 pub mod elf;
 pub mod errno;
 pub mod error;
+pub mod seal;
 pub mod sys;
+pub mod tunables;

@@ -1,0 +1,3 @@
+//! Sealing: what is sealed, and how.
+
+pub mod tunables;
