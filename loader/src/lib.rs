@@ -9,5 +9,6 @@ pub mod elf;
 pub mod errno;
 pub mod error;
 pub mod seal;
+pub mod search;
 pub mod sys;
 pub mod tunables;

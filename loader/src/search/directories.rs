@@ -1,0 +1,172 @@
+//! The directories that search paths name, and what is known of them, so that none is asked for twice.
+#![deny(unsafe_code)]
+
+use alloc::vec::Vec;
+
+use super::hwcaps::Hwcaps;
+
+/// A directory known to [`Directories`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirectoryId(usize);
+
+/// An ordered list of directories, each once. Made by [`Directories::list`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SearchList(pub(super) Vec<DirectoryId>);
+
+impl SearchList {
+    /// Whether there is nothing to search.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The directories in search order.
+    pub fn directories(&self) -> impl Iterator<Item = DirectoryId> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+/// What is known of a (sub)directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    Unknown,
+    Present,
+    Missing,
+}
+
+/// Every directory that a search path has named, and which of its capability subdirectories exist. Each absolute directory is
+/// asked for once; below one that is missing nothing is asked. Relative ones are never remembered, as the working directory
+/// may change.
+#[derive(Debug, Clone)]
+pub struct Directories {
+    pub(super) tree: Vec<Subdirectory>,
+    known: Vec<Directory>,
+}
+
+#[derive(Debug, Clone)]
+struct Directory {
+    /// With a slash at its end, or empty: the working directory.
+    path: Vec<u8>,
+    presence: Vec<Presence>,
+}
+
+/// A node of the tree of capability subdirectories. Nodes stand in search order, those that are not searched at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Subdirectory {
+    /// Below the search directory, with a slash at its end; empty for the search directory itself.
+    path: Vec<u8>,
+    /// Nodes above it, the root first.
+    pub(super) ancestors: Vec<usize>,
+    /// Whether libraries are looked for in it (not in `glibc-hwcaps/` itself).
+    pub(super) searched: bool,
+}
+
+impl Directories {
+    /// No directory known yet; `hwcaps` decides the subdirectories.
+    #[must_use]
+    pub fn new(hwcaps: &Hwcaps<'_>) -> Self {
+        Directories { tree: subdirectories(hwcaps), known: Vec::new() }
+    }
+
+    /// The searched subdirectories in search order, each with a slash at its end; the last is empty, the directory itself.
+    pub fn subdirectories(&self) -> impl Iterator<Item = &[u8]> {
+        self.tree.iter().filter(|node| node.searched).map(|node| node.path.as_slice())
+    }
+
+    /// The directory's path with a slash at its end; empty for the working directory.
+    #[must_use]
+    pub fn path(&self, directory: DirectoryId) -> &[u8] {
+        self.known.get(directory.0).map_or(&[], |known| known.path.as_slice())
+    }
+
+    /// A search list from the elements of a search path whose tokens have been expanded ([`super::dst`]). An empty element
+    /// is the working directory, and slashes at the end do not count. An element whose expansion failed is to be left out.
+    pub fn list<P: AsRef<[u8]>>(&mut self, elements: impl IntoIterator<Item = P>) -> SearchList {
+        let mut list = Vec::new();
+        for element in elements {
+            let id = self.intern(element.as_ref());
+            if !list.contains(&id) {
+                list.push(id);
+            }
+        }
+        SearchList(list)
+    }
+
+    fn intern(&mut self, element: &[u8]) -> DirectoryId {
+        let bare = element.iter().rposition(|&b| b != b'/').map_or(0, |last| last.saturating_add(1));
+        let mut path = element.get(..bare).unwrap_or_default().to_vec();
+        if !element.is_empty() {
+            path.push(b'/');
+        }
+        if let Some(index) = self.known.iter().position(|known| known.path == path) {
+            return DirectoryId(index);
+        }
+        let presence = alloc::vec![Presence::Unknown; self.tree.len()];
+        self.known.push(Directory { path, presence });
+        DirectoryId(self.known.len().saturating_sub(1))
+    }
+
+    /// Writes the path of a subdirectory (with a slash at its end) into `buffer`.
+    pub(super) fn write(&self, directory: DirectoryId, node: usize, buffer: &mut Vec<u8>) {
+        buffer.clear();
+        buffer.extend_from_slice(self.path(directory));
+        buffer.extend_from_slice(self.tree.get(node).map_or(&[], |sub| sub.path.as_slice()));
+    }
+
+    pub(super) fn presence(&self, directory: DirectoryId, node: usize) -> Presence {
+        let (Some(known), Some(subdirectory)) = (self.known.get(directory.0), self.tree.get(node)) else {
+            return Presence::Missing;
+        };
+        if known.path.is_empty() && subdirectory.path.is_empty() {
+            return Presence::Present; // The working directory: it has no name to ask for.
+        }
+        known.presence.get(node).copied().unwrap_or(Presence::Missing)
+    }
+
+    pub(super) fn learn(&mut self, directory: DirectoryId, node: usize, presence: Presence) {
+        if let Some(slot) = self.known.get_mut(directory.0).and_then(|known| known.presence.get_mut(node)) {
+            *slot = presence;
+        }
+    }
+
+    /// Forgets what an earlier lookup learnt of a relative directory.
+    pub(super) fn forget_if_relative(&mut self, directory: DirectoryId) {
+        if let Some(known) = self.known.get_mut(directory.0).filter(|known| !known.path.starts_with(b"/")) {
+            known.presence.fill(Presence::Unknown);
+        }
+    }
+}
+
+/// `glibc-hwcaps/NAME/` for every name, then every selection of the legacy components, fuller ones first, then nothing.
+fn subdirectories(hwcaps: &Hwcaps<'_>) -> Vec<Subdirectory> {
+    let mut paths: Vec<(Vec<u8>, bool)> = Vec::new();
+    for name in hwcaps.names() {
+        let mut path = b"glibc-hwcaps/".to_vec();
+        path.extend_from_slice(name);
+        path.push(b'/');
+        paths.push((path, true));
+    }
+    let components = hwcaps.legacy_components();
+    let count = components.len().min(8);
+    for selection in (0..1usize << count).rev() {
+        let chosen = components.iter().enumerate().filter(|(i, _)| selection >> (count - 1 - i) & 1 != 0);
+        let mut path = Vec::new();
+        for (_, name) in chosen {
+            path.extend_from_slice(name);
+            path.push(b'/');
+        }
+        paths.push((path, true));
+    }
+    if !hwcaps.names().is_empty() {
+        paths.push((b"glibc-hwcaps/".to_vec(), false));
+    }
+    let above = |path: &[u8]| {
+        let mut nodes: Vec<usize> = (0..paths.len())
+            .filter(|&n| paths.get(n).is_some_and(|(p, _)| p.len() < path.len() && path.starts_with(p)))
+            .collect();
+        nodes.sort_by_key(|&n| paths.get(n).map_or(0, |(p, _)| p.len()));
+        nodes
+    };
+    let nodes = paths.iter().map(|(path, searched)| (above(path), path.clone(), *searched));
+    nodes.map(|(ancestors, path, searched)| Subdirectory { path, ancestors, searched }).collect()
+}

@@ -1,0 +1,102 @@
+//! Dynamic string tokens: `$ORIGIN`, `$LIB` and `$PLATFORM`, also as `${NAME}`, in DT_RPATH, DT_RUNPATH, DT_NEEDED,
+//! LD_LIBRARY_PATH, preload lists and the argument of dlopen (gABI, ld.so(8)).
+#![deny(unsafe_code)]
+
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
+
+use super::path::Layout;
+
+/// What the tokens stand for, in one object.
+#[derive(Debug, Clone, Copy)]
+pub struct Tokens<'a> {
+    /// The directory of the object, without a slash at its end; `None` if it is unknown.
+    pub origin: Option<&'a [u8]>,
+    /// glibc's `_dl_platform`; `None` if the CPU has no name there.
+    pub platform: Option<&'a [u8]>,
+    /// Gives `$LIB` and the trusted directories.
+    pub layout: &'a Layout,
+    /// In secure execution `$ORIGIN` counts only at the start of a path, in an element of its own.
+    pub secure: bool,
+    /// The object is the executable: in secure execution its `$ORIGIN` must lead into a trusted directory.
+    pub executable: bool,
+}
+
+enum Token {
+    Origin,
+    Platform,
+    Lib,
+}
+
+/// Replaces the tokens in one path (lists are split before). `None`: the path cannot be used, since a token has no value
+/// here or secure execution forbids it. Anything else behind a `$` stays as it is.
+#[must_use]
+pub fn expand<'p>(path: &'p [u8], tokens: &Tokens<'_>) -> Option<Cow<'p, [u8]>> {
+    if !path.contains(&b'$') {
+        return Some(Cow::Borrowed(path));
+    }
+    let mut result = Vec::with_capacity(path.len());
+    let mut must_be_trusted = false;
+    let mut rest = path;
+    while let Some(dollar) = rest.iter().position(|&byte| byte == b'$') {
+        let (before, from_dollar) = rest.split_at(dollar);
+        result.extend_from_slice(before);
+        let Some((token, after)) = leading_token(from_dollar) else {
+            result.push(b'$');
+            rest = from_dollar.get(1..).unwrap_or_default();
+            continue;
+        };
+        let value = match token {
+            Token::Origin => {
+                let at_start = from_dollar.len() == path.len();
+                let alone = matches!(after.first(), None | Some(b'/'));
+                if tokens.secure && !(at_start && alone) {
+                    return None;
+                }
+                must_be_trusted = tokens.secure && tokens.executable;
+                tokens.origin
+            }
+            Token::Platform => tokens.platform,
+            Token::Lib => Some(tokens.layout.lib),
+        };
+        result.extend_from_slice(value?);
+        rest = after;
+    }
+    result.extend_from_slice(rest);
+    (!must_be_trusted || is_trusted(&result, tokens.layout)).then_some(Cow::Owned(result))
+}
+
+/// The token that `text` starts with (a `$` first), and what follows it. A name must not go on behind the token's.
+fn leading_token(text: &[u8]) -> Option<(Token, &[u8])> {
+    let name = text.get(1..)?;
+    let (name, braced) = name.strip_prefix(b"{").map_or((name, false), |inner| (inner, true));
+    let names: [(&[u8], Token); 3] = [(b"ORIGIN", Token::Origin), (b"PLATFORM", Token::Platform), (b"LIB", Token::Lib)];
+    names.into_iter().find_map(|(known, token)| {
+        let after = name.strip_prefix(known)?;
+        let goes_on = after.first().is_some_and(|&byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        match (braced, after.strip_prefix(b"}")) {
+            (true, Some(after)) => Some((token, after)),
+            (false, _) if !goes_on => Some((token, after)),
+            _ => None,
+        }
+    })
+}
+
+/// Whether a path lies in or below a default directory once `.`, `..` and doubled slashes are resolved as text.
+#[must_use]
+pub fn is_trusted(path: &[u8], layout: &Layout) -> bool {
+    let Some(absolute) = path.strip_prefix(b"/") else { return false };
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in absolute.split(|&byte| byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    layout.directories.iter().any(|directory| {
+        let mut wanted = directory.split(|&byte| byte == b'/').filter(|part| !part.is_empty());
+        let mut found = parts.iter();
+        wanted.all(|part| found.next() == Some(&part))
+    })
+}

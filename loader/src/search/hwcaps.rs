@@ -1,0 +1,113 @@
+//! Hardware capabilities: which subdirectories of a search directory suit this machine, and in which order.
+//!
+//! Two families exist. `glibc-hwcaps/NAME` holds builds for an ISA level of the psABI (`x86-64-v2` and up) or a name of the
+//! user's choice (`--glibc-hwcaps-prepend`, ld.so(8)). The legacy one combines `tls`, the platform and the names of
+//! AT_HWCAP bits; glibc dropped it with 2.37.
+#![deny(unsafe_code)]
+
+use alloc::vec::Vec;
+
+/// Levels of the psABI with a subdirectory of their own, best first, and the bit of each in `X86_ISA_1_NEEDED`'s numbering.
+const ISA_LEVELS: [(&[u8], u32); 3] = [(b"x86-64-v4", 1 << 3), (b"x86-64-v3", 1 << 2), (b"x86-64-v2", 1 << 1)];
+
+/// Names of the bits of glibc's own hwcap word for x86 (not the kernel's AT_HWCAP), by bit number.
+const LEGACY_NAMES: [&[u8]; 3] = [b"sse2", b"x86_64", b"avx512_1"];
+
+/// Platforms in the order of their bits in a cache entry, from bit [`FIRST_PLATFORM`] on.
+const PLATFORMS: [&[u8]; 4] = [b"i586", b"i686", b"haswell", b"xeon_phi"];
+const FIRST_PLATFORM: u32 = 48;
+const PLATFORM_MASK: u64 = 0xf << FIRST_PLATFORM;
+/// Set in cache entries of `tls` subdirectories.
+const TLS_BIT: u64 = 1 << 63;
+
+/// What the search order needs to know of a machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Machine<'a> {
+    /// The psABI levels the CPU has, as the bits of `GNU_PROPERTY_X86_ISA_1_NEEDED`: baseline 1, v2 2, v3 4, v4 8.
+    pub isa_1: u32,
+    /// glibc's `_dl_platform`: `haswell`, `xeon_phi` or nothing.
+    pub platform: Option<&'a [u8]>,
+    /// glibc's `_dl_hwcap & hwcap_mask`: 2 is x86_64, 4 avx512_1.
+    pub hwcap: u64,
+    /// The kernel version, `major << 16 | minor << 8 | patch`; 0: not asked for, every entry suits.
+    pub os_version: u32,
+    /// Whether the legacy subdirectories exist (glibc up to 2.36).
+    pub legacy_subdirectories: bool,
+}
+
+/// A machine's capabilities after `--glibc-hwcaps-prepend` and `--glibc-hwcaps-mask`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hwcaps<'a> {
+    machine: Machine<'a>,
+    names: Vec<&'a [u8]>,
+}
+
+impl<'a> Hwcaps<'a> {
+    /// `prepend` and `mask` are colon-separated lists: names to search first, and those of the built-in names to keep.
+    #[must_use]
+    pub fn new(machine: Machine<'a>, prepend: Option<&'a [u8]>, mask: Option<&[u8]>) -> Self {
+        let mut names: Vec<&[u8]> = list(prepend.unwrap_or_default()).collect();
+        for (name, bit) in ISA_LEVELS {
+            let kept = mask.is_none_or(|mask| list(mask).any(|kept| kept == name));
+            if machine.isa_1 & bit != 0 && kept {
+                names.push(name);
+            }
+        }
+        Hwcaps { machine, names }
+    }
+
+    /// The names below `glibc-hwcaps/` that are searched, best first.
+    #[must_use]
+    pub fn names(&self) -> &[&'a [u8]] {
+        &self.names
+    }
+
+    /// The priority of a glibc-hwcaps name: 1 is best, `None` is not searched.
+    #[must_use]
+    pub fn priority(&self, name: &[u8]) -> Option<u32> {
+        let position = self.names.iter().position(|&known| known == name)?;
+        u32::try_from(position).ok()?.checked_add(1)
+    }
+
+    /// Whether the CPU has the level a cache entry asks for: the number of a bit of [`Machine::isa_1`], 0 for any.
+    #[must_use]
+    pub fn has_isa_level(&self, level: u32) -> bool {
+        // Every x86-64 CPU has the baseline, even where a caller leaves its bit out. A level beyond 31 wraps as in glibc.
+        (self.machine.isa_1 | 1) & 1u32.wrapping_shl(level) != 0
+    }
+
+    /// Whether the machine has every legacy capability of a cache entry.
+    #[must_use]
+    pub fn has_legacy(&self, bits: u64) -> bool {
+        let platform = self.machine.platform.and_then(|name| PLATFORMS.iter().position(|&known| known == name));
+        let platform_bit = platform.map_or(0, |index| 1u64 << FIRST_PLATFORM << index);
+        let wanted_platform = bits & PLATFORM_MASK;
+        bits & !(self.machine.hwcap | PLATFORM_MASK | TLS_BIT) == 0
+            && (wanted_platform == 0 || wanted_platform == platform_bit)
+    }
+
+    /// Whether the kernel is new enough for a cache entry.
+    #[must_use]
+    pub fn has_os_version(&self, version: u32) -> bool {
+        self.machine.os_version == 0 || version <= self.machine.os_version
+    }
+
+    /// The components of the legacy subdirectories, most significant first: a subdirectory is any selection of them.
+    #[must_use]
+    pub fn legacy_components(&self) -> Vec<&'a [u8]> {
+        if !self.machine.legacy_subdirectories {
+            return Vec::new();
+        }
+        let mut components: Vec<&[u8]> = Vec::new();
+        components.push(b"tls");
+        components.extend(self.machine.platform);
+        let known = LEGACY_NAMES.iter().enumerate().rev();
+        components.extend(known.filter(|&(bit, _)| self.machine.hwcap >> bit & 1 != 0).map(|(_, &name)| name));
+        components
+    }
+}
+
+/// The elements of a colon-separated list, empty ones left out.
+pub(crate) fn list(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|&byte| byte == b':').filter(|element| !element.is_empty())
+}

@@ -1,0 +1,259 @@
+//! The order in which directories are searched for a library named without a slash (ld.so(8), as glibc 2.36 does it):
+//!
+//! 1. DT_RPATH of the object that asks, of the object that loaded it, and so on up, then of the executable; all of it only
+//!    if the asking object has no DT_RUNPATH;
+//! 2. LD_LIBRARY_PATH (or `--library-path`), never in secure execution;
+//! 3. DT_RUNPATH of the object that asks;
+//! 4. `/etc/ld.so.cache`;
+//! 5. the default directories, unless the object that asks has DF_1_NODEFLIB.
+//!
+//! [`Lookup`] walks through this as a plan: it names the next thing to try, the caller does the opening.
+#![deny(unsafe_code)]
+
+use alloc::vec::Vec;
+
+use super::directories::{Directories, DirectoryId, Presence, SearchList};
+
+/// The search paths that one object brings along.
+#[derive(Debug, Clone, Default)]
+pub struct ObjectPaths {
+    /// DT_RPATH; empty where the object has DT_RUNPATH, which cancels it.
+    pub rpath: SearchList,
+    /// DT_RUNPATH.
+    pub runpath: SearchList,
+    /// Whether the object has a DT_RUNPATH, even an empty or inhibited one: no DT_RPATH is then used for its dependencies.
+    pub has_runpath: bool,
+    /// DF_1_NODEFLIB.
+    pub no_default: bool,
+}
+
+/// The search paths that all lookups share.
+#[derive(Debug, Clone, Default)]
+pub struct CommonPaths {
+    /// LD_LIBRARY_PATH or `--library-path`; empty in secure execution.
+    pub library_path: SearchList,
+    /// The default directories ([`Layout::directories`]).
+    pub default: SearchList,
+    /// `--inhibit-cache`.
+    pub inhibit_cache: bool,
+}
+
+/// Which part of the search order a candidate comes from. Displayed as LD_DEBUG=libs names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// DT_RPATH of the object at this position of the chain of loaders; the executable comes after the chain.
+    Rpath(usize),
+    /// LD_LIBRARY_PATH or `--library-path`.
+    LibraryPath,
+    /// DT_RUNPATH of the object that asks.
+    Runpath,
+    /// The default directories.
+    Default,
+}
+
+/// The next thing to do in a lookup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Candidate {
+    /// Ask whether the directory in the buffer exists (stat(2), following symbolic links, and it must be a directory), and tell
+    /// [`Lookup::answer`].
+    Probe,
+    /// Try to open the file in the buffer.
+    File {
+        /// Where it comes from.
+        source: Source,
+        /// The directory of the search list.
+        directory: DirectoryId,
+    },
+    /// Look the name up in `/etc/ld.so.cache`. If `no_default` an entry in a default directory does not count
+    /// ([`Layout::covers`]).
+    Cache {
+        /// The asking object has DF_1_NODEFLIB.
+        no_default: bool,
+    },
+}
+
+/// The plan of one lookup. `chain` gives the asking object, the object that loaded it, and so on; it is empty when nobody
+/// asks.
+#[derive(Debug)]
+pub struct Lookup<'p, C> {
+    name: &'p [u8],
+    asker: Option<&'p ObjectPaths>,
+    executable: Option<&'p ObjectPaths>,
+    executable_seen: bool,
+    chain: C,
+    common: &'p CommonPaths,
+    stage: Stage,
+    list: Option<(Source, &'p SearchList)>,
+    /// Position in the current list, and in the tree of subdirectories.
+    position: usize,
+    node: usize,
+    /// Whether a candidate in the directory at that position has been considered.
+    begun: bool,
+    probe: Option<(DirectoryId, usize)>,
+    uses_cache: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Rpath(usize),
+    LibraryPath,
+    Runpath,
+    Cache,
+    Default,
+    Done,
+}
+
+impl<'p, C: Iterator<Item = &'p ObjectPaths> + Clone> Lookup<'p, C> {
+    /// The plan for `name`, which has no slash. `executable` is the object whose DT_RPATH counts for everybody.
+    pub fn new(name: &'p [u8], chain: C, executable: Option<&'p ObjectPaths>, common: &'p CommonPaths) -> Self {
+        let asker = chain.clone().next();
+        let uses_rpath = !asker.is_some_and(|asker| asker.has_runpath);
+        Lookup {
+            name,
+            asker,
+            executable,
+            executable_seen: false,
+            chain,
+            common,
+            stage: if uses_rpath { Stage::Rpath(0) } else { Stage::LibraryPath },
+            list: None,
+            position: 0,
+            node: 0,
+            begun: false,
+            probe: None,
+            uses_cache: !common.inhibit_cache,
+        }
+    }
+
+    /// The plan for a preloaded library in secure execution: no cache. (The caller opens only files with the set-user-ID bit.)
+    #[must_use]
+    pub fn without_cache(mut self) -> Self {
+        self.uses_cache = false;
+        self
+    }
+
+    /// The next candidate, its path (no NUL) written to `buffer`. `None`: the library is not found.
+    pub fn next(&mut self, directories: &mut Directories, buffer: &mut Vec<u8>) -> Option<Candidate> {
+        loop {
+            if let Some((source, list)) = self.list {
+                match self.next_in(source, list, directories, buffer) {
+                    Some(candidate) => return Some(candidate),
+                    None => self.list = None,
+                }
+            }
+            if self.stage == Stage::Done {
+                return None;
+            }
+            if let Some(cache) = self.next_stage() {
+                return Some(cache);
+            }
+        }
+    }
+
+    /// The answer to the [`Candidate::Probe`] that came last.
+    pub fn answer(&mut self, directories: &mut Directories, exists: bool) {
+        if let Some((directory, node)) = self.probe.take() {
+            directories.learn(directory, node, if exists { Presence::Present } else { Presence::Missing });
+        }
+    }
+
+    /// Leaves out the rest of the current list. glibc does so when opening failed with anything but ENOENT or EACCES.
+    pub fn skip_list(&mut self) {
+        self.list = None;
+    }
+
+    fn next_in(
+        &mut self,
+        source: Source,
+        list: &SearchList,
+        directories: &mut Directories,
+        buffer: &mut Vec<u8>,
+    ) -> Option<Candidate> {
+        while let Some(&directory) = list.0.get(self.position) {
+            if !self.begun {
+                directories.forget_if_relative(directory);
+                self.begun = true;
+            }
+            while let Some(node) = directories.tree.get(self.node) {
+                let searched = node.searched;
+                // The deepest directory is opened by trying the file in it, but asked for first: a miss in it must not be
+                // tried again, and one that is missing spares all below it.
+                let path = node.ancestors.iter().copied().chain(core::iter::once(self.node));
+                let mut known = path.map(|n| (n, directories.presence(directory, n)));
+                let obstacle = known.find(|&(_, presence)| presence != Presence::Present);
+                match obstacle {
+                    Some((unknown, Presence::Unknown)) if searched => {
+                        self.probe = Some((directory, unknown));
+                        directories.write(directory, unknown, buffer);
+                        return Some(Candidate::Probe);
+                    }
+                    None if searched => {
+                        directories.write(directory, self.node, buffer);
+                        buffer.extend_from_slice(self.name);
+                        self.node = self.node.saturating_add(1);
+                        return Some(Candidate::File { source, directory });
+                    }
+                    _ => self.node = self.node.saturating_add(1),
+                }
+            }
+            self.node = 0;
+            self.begun = false;
+            self.position = self.position.saturating_add(1);
+        }
+        None
+    }
+
+    /// Enters the next stage: gives it a list to walk, or the candidate that it consists of.
+    fn next_stage(&mut self) -> Option<Candidate> {
+        let list = match self.stage {
+            Stage::Rpath(index) => return self.next_rpath(index),
+            Stage::LibraryPath => {
+                self.stage = Stage::Runpath;
+                Some((Source::LibraryPath, &self.common.library_path))
+            }
+            Stage::Runpath => {
+                self.stage = Stage::Cache;
+                self.asker.map(|asker| (Source::Runpath, &asker.runpath))
+            }
+            Stage::Cache => {
+                self.stage = Stage::Default;
+                if self.uses_cache {
+                    return Some(Candidate::Cache { no_default: self.no_default() });
+                }
+                None
+            }
+            Stage::Default => {
+                self.stage = Stage::Done;
+                (!self.no_default()).then_some((Source::Default, &self.common.default))
+            }
+            Stage::Done => None,
+        };
+        self.enter(list);
+        None
+    }
+
+    fn next_rpath(&mut self, index: usize) -> Option<Candidate> {
+        let list = if let Some(object) = self.chain.next() {
+            self.stage = Stage::Rpath(index.saturating_add(1));
+            self.executable_seen |= self.executable.is_some_and(|executable| core::ptr::eq(executable, object));
+            Some((Source::Rpath(index), &object.rpath))
+        } else {
+            self.stage = Stage::LibraryPath;
+            let executable = self.executable.filter(|_| !self.executable_seen);
+            executable.map(|executable| (Source::Rpath(index), &executable.rpath))
+        };
+        self.enter(list);
+        None
+    }
+
+    fn enter(&mut self, list: Option<(Source, &'p SearchList)>) {
+        self.list = list;
+        self.position = 0;
+        self.node = 0;
+        self.begun = false;
+    }
+
+    fn no_default(&self) -> bool {
+        self.asker.or(self.executable).is_some_and(|object| object.no_default)
+    }
+}
