@@ -1,1 +1,106 @@
-fn main() {}
+//! Builds the interpreter `ld-seal.so` and hands it to the `ldseal` command.
+//!
+//! Cargo can't name a binary `ld-seal.so`, and a root package builds no binary of a member, so this script runs a cargo of
+//! its own: always the release profile, in a target directory of its own (no lock is shared with the cargo that runs this
+//! script), and free of whatever the outer cargo was told about flags, wrappers and profiles. The interpreter is thus the
+//! same file whether the outer command was `build`, `test`, `clippy` or `install`.
+//!
+//! What it leaves: the image in `OUT_DIR`, which `ldseal` embeds; a copy `ld-seal.so` beside the final `ldseal`; and the
+//! path of that copy as `LDSEAL_INTERPRETER` in the environment of this package's crates and tests.
+
+use std::env;
+use std::error::Error;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> Result<()> {
+    for input in ["loader", "runtime", "Cargo.toml", "Cargo.lock"] {
+        println!("cargo:rerun-if-changed={input}");
+    }
+    let target = variable("TARGET")?;
+    if !target.starts_with("x86_64-") || !target.ends_with("-linux-gnu") {
+        return Err(format!("ldseal serves glibc programs on x86-64 Linux only, not {target}").into());
+    }
+    let out_dir = PathBuf::from(variable("OUT_DIR")?);
+    let built = build_interpreter(&out_dir, &target)?;
+    let image = out_dir.join("ld-seal.so");
+    place(&built, &image)?;
+    println!("cargo:rustc-env=LDSEAL_IMAGE={}", image.display());
+
+    let beside = match profile_directory(&out_dir) {
+        Some(directory) => {
+            let beside = directory.join("ld-seal.so");
+            place(&built, &beside)?;
+            beside
+        }
+        None => {
+            println!("cargo:warning=unknown layout of the target directory: no ld-seal.so is placed beside ldseal");
+            image
+        }
+    };
+    println!("cargo:rustc-env=LDSEAL_INTERPRETER={}", beside.display());
+    Ok(())
+}
+
+fn variable(name: &str) -> Result<String> {
+    env::var(name).map_err(|error| format!("{name}: {error}").into())
+}
+
+/// Runs the nested cargo; returns the path of the linked interpreter.
+fn build_interpreter(out_dir: &Path, target: &str) -> Result<PathBuf> {
+    let target_dir = out_dir.join("interpreter");
+    let manifest = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("Cargo.toml");
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    cargo.args(["build", "--release", "--package=runtime", "--bin=ld-seal", "--features=interpreter"]);
+    cargo.arg("--target").arg(target);
+    cargo.arg("--target-dir").arg(&target_dir);
+    cargo.arg("--manifest-path").arg(manifest);
+    for (name, _) in env::vars_os() {
+        if disturbs(&name) {
+            cargo.env_remove(name);
+        }
+    }
+    // Set and empty, so that rustflags of a configuration file don't reach the interpreter either: it runs before anything
+    // has checked the processor.
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", "");
+    let status = cargo.status().map_err(|error| format!("{cargo:?}: {error}"))?;
+    if !status.success() {
+        return Err(format!("building the interpreter: {cargo:?}: {status}").into());
+    }
+    Ok(target_dir.join(target).join("release").join("ld-seal"))
+}
+
+/// Whether a variable of the outer cargo would change what the nested one builds or where it puts it. What concerns
+/// only the network, the registries, the terminal, the linker and the shared job slots stays.
+fn disturbs(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    if let Some(rest) = name.strip_prefix("CARGO_") {
+        let kept = ["HOME", "MAKEFLAGS"].contains(&rest)
+            || ["NET_", "HTTP_", "REGISTRIES_", "REGISTRY_", "SOURCE_", "TERM_"].iter().any(|p| rest.starts_with(p))
+            || (rest.starts_with("TARGET_") && rest.ends_with("_LINKER"));
+        return !kept;
+    }
+    ["RUSTFLAGS", "RUSTDOCFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CLIPPY_ARGS"].contains(&name)
+}
+
+/// `target/PROFILE`, where cargo puts the final `ldseal`: OUT_DIR is `target/PROFILE/build/PACKAGE-HASH/out`.
+fn profile_directory(out_dir: &Path) -> Option<&Path> {
+    let build = out_dir.ancestors().nth(2)?;
+    (build.file_name()? == "build").then(|| build.parent())?
+}
+
+/// Copies `from` to `to` in one step for whoever runs `to` at this moment; a `to` that is equal already stays as it is.
+fn place(from: &Path, to: &Path) -> Result<()> {
+    let bytes = fs::read(from).map_err(|error| format!("{}: {error}", from.display()))?;
+    if fs::read(to).is_ok_and(|present| present == bytes) {
+        return Ok(());
+    }
+    let new = to.with_extension(format!("new.{}", std::process::id()));
+    fs::copy(from, &new).map_err(|error| format!("{}: {error}", new.display()))?;
+    fs::rename(&new, to).map_err(|error| format!("{}: {error}", to.display()))?;
+    Ok(())
+}
