@@ -9,7 +9,13 @@ use crate::elf::symbols::Symbols;
 use crate::elf::view::{u16_at, u32_at, View};
 use crate::error::Reason;
 use alloc::vec::Vec;
-use goblin::elf::symver::{VERSYM_VERSION, VER_FLG_BASE, VER_FLG_WEAK};
+
+/// The bits of a `DT_VERSYM` entry that are the version's index; the other one hides the symbol.
+const VERSYM_VERSION: u16 = 0x7fff;
+/// The definition is the file itself, not a version.
+const VER_FLG_BASE: u16 = 1;
+/// The reference is weak.
+const VER_FLG_WEAK: u16 = 2;
 
 /// A version by name and System V hash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
