@@ -69,7 +69,7 @@ fn build_interpreter(out_dir: &Path, target: &str) -> Result<PathBuf> {
     cargo.env("CARGO_ENCODED_RUSTFLAGS", "");
     let status = cargo.status().map_err(|error| format!("{cargo:?}: {error}"))?;
     if !status.success() {
-        return Err(format!("building the interpreter: {cargo:?}: {status}").into());
+        return Err(format!("building the interpreter with cargo failed: {status}").into());
     }
     Ok(target_dir.join(target).join("release").join("ld-seal"))
 }

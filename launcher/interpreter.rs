@@ -1,0 +1,126 @@
+//! Where the interpreter `ld-seal.so` is, and how this process becomes it.
+//!
+//! The image is part of this command, so that a copied or installed `ldseal` needs no second file. Three ways, in this order:
+//!
+//! 1. The file `ld-seal.so` beside `ldseal`, when it is the very image (size and build ID): debuggers and profilers then
+//!    see a file with a name, and all processes share its pages.
+//! 2. The image in a sealed memfd. Nothing is written anywhere. A kernel with `vm.memfd_noexec=2`, or a security module,
+//!    refuses to execute it.
+//! 3. A file under `$XDG_CACHE_HOME/ldseal` or `~/.cache/ldseal`, in a directory that belongs to this user and that nobody
+//!    else may write to.
+
+use crate::cli::Level;
+use crate::run::Start;
+use crate::sys;
+use std::ffi::{CString, OsString};
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The file name of the interpreter.
+pub const NAME: &str = "ld-seal.so";
+
+/// The interpreter, byte for byte.
+pub const IMAGE: &[u8] = include_bytes!(env!("LDSEAL_IMAGE"));
+
+/// The command line of the interpreter for a program: the level travels as an option, so the environment stays as it is.
+/// `--launched` is a word between launcher and interpreter: "set comm and /proc/self/cmdline as a direct start would".
+pub fn arguments(start: &Start, level: Option<Level>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec![NAME.into(), "--launched".into()];
+    if let Some(level) = level {
+        arguments.extend(["--seal".into(), level.to_string().into()]);
+    }
+    let mut argv = start.argv.iter().cloned();
+    arguments.extend(["--argv0".into(), argv.next().unwrap_or_default()]);
+    // A leading '-' would be an option, a name without a slash would be searched for as a library.
+    let bytes = start.program.as_os_str().as_bytes();
+    let plain = bytes.starts_with(b"-") || !bytes.contains(&b'/');
+    arguments.push(if plain { Path::new(".").join(&start.program).into() } else { start.program.clone().into() });
+    arguments.extend(argv);
+    arguments
+}
+
+/// Replaces this process by the interpreter; returns only when no way works, with the reasons.
+pub fn execute(arguments: &[OsString]) -> String {
+    let mut argv = Vec::new();
+    for argument in arguments {
+        match CString::new(argument.as_bytes()) {
+            Ok(argument) => argv.push(argument),
+            Err(error) => return error.to_string(),
+        }
+    }
+    let mut reasons = Vec::new();
+    let ways: [(&str, fn() -> io::Result<OwnedFd>); 3] =
+        [("the file beside ldseal", beside), ("memory", in_memory), ("the user's cache", cached)];
+    for (way, open) in ways {
+        let error = match open() {
+            Ok(image) => {
+                log::debug!("executing the interpreter from {way}");
+                sys::execute(&image, &argv)
+            }
+            Err(error) => error,
+        };
+        log::debug!("the interpreter can't be run from {way}: {error}");
+        reasons.push(format!("{way}: {error}"));
+    }
+    reasons.join("; ")
+}
+
+/// The file beside this command, when it holds the image.
+fn beside() -> io::Result<OwnedFd> {
+    let path = fs::read_link("/proc/self/exe")?.with_file_name(NAME);
+    let file = fs::File::open(path)?;
+    let same = file.metadata()?.len() == IMAGE.len() as u64 && same_build(&file)?;
+    same.then(|| file.into()).ok_or_else(|| io::Error::other("it is another build"))
+}
+
+/// Whether a file has the image's first page: file header, program headers and build ID, which is a hash of the rest.
+fn same_build(file: &fs::File) -> io::Result<bool> {
+    let mut head = [0; 4096];
+    let head = &mut head[..IMAGE.len().min(4096)];
+    file.read_exact_at(head, 0)?;
+    Ok(IMAGE.starts_with(head))
+}
+
+/// An anonymous file that nobody can write to any more.
+fn in_memory() -> io::Result<OwnedFd> {
+    use rustix::fs::{MemfdFlags, SealFlags};
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let image = match rustix::fs::memfd_create(NAME, flags | MemfdFlags::EXEC) {
+        // Linux before 6.3 knows no such flag, and needs none.
+        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(NAME, flags)?,
+        other => other?,
+    };
+    let mut file = fs::File::from(image);
+    file.write_all(IMAGE)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    Ok(file.into())
+}
+
+/// A file in the user's cache, written when it is not there.
+fn cached() -> io::Result<OwnedFd> {
+    let directory = cache_directory().ok_or_else(|| io::Error::other("neither XDG_CACHE_HOME nor HOME is set"))?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+    let metadata = fs::metadata(&directory)?;
+    if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
+        return Err(io::Error::other(format!("others can write to {}", directory.display())));
+    }
+    let path = directory.join(NAME);
+    if !fs::read(&path).is_ok_and(|present| present == IMAGE) {
+        let new = directory.join(format!("{NAME}.{}", std::process::id()));
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(&new)?;
+        file.write_all(IMAGE)?;
+        drop(file);
+        fs::rename(&new, &path)?;
+    }
+    Ok(fs::File::open(path)?.into())
+}
+
+fn cache_directory() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(cache.join("ldseal"))
+}
