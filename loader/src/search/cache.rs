@@ -23,9 +23,7 @@ const EXTENSION_MAGIC: u32 = 0xeaa4_2174;
 const EXTENSION_SECTION: usize = 16;
 const TAG_GLIBC_HWCAPS: u32 = 1;
 
-/// `FLAG_ELF`: a library of no particular libc. glibc takes it when nothing better has the name.
-const FLAG_ELF: u32 = 0x0001;
-/// `FLAG_X8664_LIB64 | FLAG_ELF_LIBC6`: a library for x86-64 programs.
+/// `FLAG_X8664_LIB64 | FLAG_ELF_LIBC6`: a library for x86-64 programs. Entries of other kinds are not for us.
 const FLAG_NATIVE: u32 = 0x0303;
 
 /// Why a cache file cannot be used. Callers go on as if there were no cache.
@@ -153,8 +151,7 @@ impl<'a> Cache<'a> {
             if index > found && !self.table.has_name(&row, soname) {
                 break;
             }
-            let Some(path) = self.table.string(row.value).filter(|_| matches!(row.flags, FLAG_ELF | FLAG_NATIVE))
-            else {
+            let Some(path) = self.table.string(row.value).filter(|_| row.flags == FLAG_NATIVE) else {
                 continue;
             };
             match row.required_capability() {
@@ -178,9 +175,7 @@ impl<'a> Cache<'a> {
                         }
                     }
                     best = Some(path);
-                    if row.flags == FLAG_NATIVE {
-                        break;
-                    }
+                    break;
                 }
             }
         }

@@ -3,7 +3,9 @@
 
 use alloc::vec::Vec;
 
+use super::dst::{expand, Tokens};
 use super::hwcaps::Hwcaps;
+use super::path::{split_library_path, split_rpath};
 
 /// A directory known to [`Directories`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +79,32 @@ impl Directories {
     #[must_use]
     pub fn path(&self, directory: DirectoryId) -> &[u8] {
         self.known.get(directory.0).map_or(&[], |known| known.path.as_slice())
+    }
+
+    /// The list that DT_RPATH or DT_RUNPATH gives. Elements whose tokens have no value are left out; an empty path is no list.
+    pub fn rpath(&mut self, path: &[u8], tokens: &Tokens<'_>) -> SearchList {
+        self.expanded(path, split_rpath(path), tokens)
+    }
+
+    /// The list that LD_LIBRARY_PATH or `--library-path` gives; the tokens are the executable's.
+    pub fn library_path(&mut self, path: &[u8], tokens: &Tokens<'_>) -> SearchList {
+        self.expanded(path, split_library_path(path), tokens)
+    }
+
+    fn expanded<'e>(
+        &mut self,
+        path: &[u8],
+        elements: impl Iterator<Item = &'e [u8]>,
+        tokens: &Tokens<'_>,
+    ) -> SearchList {
+        if path.is_empty() {
+            return SearchList::default();
+        }
+        let usable = |element: &'e [u8]| {
+            let expanded = expand(element, tokens)?;
+            (element.is_empty() || !expanded.is_empty()).then_some(expanded)
+        };
+        self.list(elements.filter_map(usable))
     }
 
     /// A search list from the elements of a search path whose tokens have been expanded ([`super::dst`]). An empty element
