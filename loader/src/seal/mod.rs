@@ -1,3 +1,4 @@
 //! Sealing: what is sealed, and how.
 
+pub mod glob;
 pub mod tunables;
