@@ -8,6 +8,8 @@ pub mod addr;
 pub mod elf;
 pub mod errno;
 pub mod error;
+pub mod map;
+pub mod relro;
 pub mod seal;
 pub mod search;
 pub mod sys;
