@@ -249,11 +249,11 @@ mod tests {
                 (0, 0x1000, Source::File { offset: 0 }),
                 (0x1000, 0x3000, Source::File { offset: 0x1000 }),
                 (0x3000, 0x4000, Source::Copy { offset: 0x2000, len: 0x1000 }),
-                (0x4000, 0xa000, Source::File { offset: 0x3000 }),
-                (0xa000, 0xb000, Source::Zero),
+                (0x4000, 0x9000, Source::File { offset: 0x3000 }),
+                (0x9000, 0xb000, Source::Zero),
             ]
         );
-        // .data ends exactly on a page, so nothing of the file needs clearing... 0x3d00 + 0x5300 = 0x9000.
+        // The file's bytes end exactly on a page, so nothing of it needs clearing.
         assert_eq!(plan.regions[3].zero_from, None);
     }
 
