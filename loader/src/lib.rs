@@ -19,3 +19,6 @@ pub mod search;
 pub mod sys;
 pub mod tls;
 pub mod tunables;
+pub mod file;
+pub mod order;
+pub mod linker;

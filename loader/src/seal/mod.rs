@@ -2,3 +2,5 @@
 
 pub mod glob;
 pub mod tunables;
+pub mod apply;
+pub mod plan;
