@@ -70,7 +70,8 @@ fn check(path: CString, fd: OwnedFd) -> Result<Opened, OpenError> {
     let read = sys::read_at(fd.as_fd(), &mut first, 0).map_err(|e| system("cannot read file data", e))?;
     let first = &first[..read];
     let header = header::parse(first).map_err(|reason| {
-        let unsuitable = matches!(reason, Reason::Fault("cannot open shared object file" | "wrong ELF class: ELFCLASS32"));
+        let unsuitable =
+            matches!(reason, Reason::Fault("cannot open shared object file" | "wrong ELF class: ELFCLASS32"));
         let mut error = LoadError::new(name, reason);
         if matches!(error.reason, Reason::Fault("cannot open shared object file")) {
             error.errno = Some(Errno::NOENT);
@@ -82,9 +83,8 @@ fn check(path: CString, fd: OwnedFd) -> Result<Opened, OpenError> {
         }
     })?;
     let status = sys::status(fd.as_fd()).map_err(|e| system("cannot stat shared object", e))?;
-    let headers = read_headers(&fd, first, &header, status.size).map_err(|(reason, errno)| {
-        OpenError::Broken(LoadError { object: name.to_vec(), reason, errno })
-    })?;
+    let headers = read_headers(&fd, first, &header, status.size)
+        .map_err(|(reason, errno)| OpenError::Broken(LoadError { object: name.to_vec(), reason, errno }))?;
     Ok(Opened { path, fd, status, header, headers })
 }
 
@@ -128,7 +128,8 @@ pub fn load(opened: Opened, kind: Kind) -> Result<Object, LoadError> {
     let plan = plan::plan(header.e_type, &headers, status.size).map_err(complain)?;
     let mapped = apply::map_image(fd.as_fd(), &plan)
         .map_err(|errno| LoadError::system(path.to_bytes(), "failed to map segment from shared object", errno))?;
-    let image = adopt(&headers, mapped.bias).ok_or_else(|| complain(Reason::Fault("object file has no loadable segments")))?;
+    let image =
+        adopt(&headers, mapped.bias).ok_or_else(|| complain(Reason::Fault("object file has no loadable segments")))?;
     let origin = Origin { name: path.clone(), kind, file: Some(status.id), entry: crate::addr::VAddr(header.entry) };
     let object = Object::parse(origin, headers, image)?;
     mapped.keep();

@@ -165,14 +165,22 @@ impl Linker {
         Ok(list)
     }
 
-    fn load_needed(&mut self, transaction: &mut Transaction, finder: &mut Finder, id: ObjectId) -> Result<(), LoadError> {
+    fn load_needed(
+        &mut self,
+        transaction: &mut Transaction,
+        finder: &mut Finder,
+        id: ObjectId,
+    ) -> Result<(), LoadError> {
         let count = self.objects[id].dynamic.needed.len();
         let mut needed = Vec::with_capacity(count);
         for index in 0..count {
             let object = &self.objects[id];
             let at = object.dynamic.needed[index];
             let name = object.symbols.string(at).ok_or_else(|| {
-                LoadError::new(object.display_name(), Reason::Malformed { what: "DT_NEEDED outside the string table", at })
+                LoadError::new(
+                    object.display_name(),
+                    Reason::Malformed { what: "DT_NEEDED outside the string table", at },
+                )
             })?;
             log::debug!(target: "files", "file={} [0];  needed by {} [0]", Lossy(name), Lossy(object.display_name()));
             let dependency = self.require(transaction, finder, name, Some(id))?;
@@ -207,7 +215,8 @@ impl Linker {
                 };
                 if !wanted.weak && !definer.versions.definitions.iter().any(same) {
                     let version = wanted.version.name.to_vec();
-                    missing.push(LoadError::new(definer.display_name(), Reason::MissingVersion { version, required_by }));
+                    missing
+                        .push(LoadError::new(definer.display_name(), Reason::MissingVersion { version, required_by }));
                 }
             }
         }

@@ -8,7 +8,11 @@ use alloc::vec::Vec;
 
 /// Sorts `list` (the root, then its closure breadth first) so that every object comes before what it depends on. Constructors run
 /// from the end of the result to its start, destructors the other way.
-pub fn sort<'d>(list: &[ObjectId], main: Option<ObjectId>, dependencies: impl Fn(ObjectId) -> &'d [ObjectId]) -> Vec<ObjectId> {
+pub fn sort<'d>(
+    list: &[ObjectId],
+    main: Option<ObjectId>,
+    dependencies: impl Fn(ObjectId) -> &'d [ObjectId],
+) -> Vec<ObjectId> {
     let mut visited: Vec<ObjectId> = Vec::with_capacity(list.len());
     let mut finished: Vec<ObjectId> = Vec::with_capacity(list.len());
     for &start in list.iter().rev() {

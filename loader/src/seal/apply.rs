@@ -72,7 +72,9 @@ fn log_plan(plan: &SealPlan) {
         for item in &object.items {
             let name = Lossy(&object.name);
             match item.open {
-                None => log::debug!(target: "seal", "{:#x}-{:#x} {:<7} sealed {name}", item.range.start, item.range.end, item.part),
+                None => {
+                    log::debug!(target: "seal", "{:#x}-{:#x} {:<7} sealed {name}", item.range.start, item.range.end, item.part)
+                }
                 Some(why) => {
                     log::debug!(target: "seal", "{:#x}-{:#x} {:<7} open   {name}: {why}", item.range.start, item.range.end, item.part);
                 }

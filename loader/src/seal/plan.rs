@@ -218,8 +218,14 @@ mod tests {
     fn neighbours_merge_into_one_call() {
         let plan = SealPlan {
             objects: alloc::vec![
-                ObjectPlan { name: b"b".to_vec(), items: alloc::vec![item(0x3000, 0x4000, None), item(0x4000, 0x5000, Some(Why::Data))] },
-                ObjectPlan { name: b"a".to_vec(), items: alloc::vec![item(0x1000, 0x2000, None), item(0x2000, 0x3000, None)] },
+                ObjectPlan {
+                    name: b"b".to_vec(),
+                    items: alloc::vec![item(0x3000, 0x4000, None), item(0x4000, 0x5000, Some(Why::Data))]
+                },
+                ObjectPlan {
+                    name: b"a".to_vec(),
+                    items: alloc::vec![item(0x1000, 0x2000, None), item(0x2000, 0x3000, None)]
+                },
             ],
         };
         assert_eq!(plan.calls(), [(Addr(0x1000)..Addr(0x4000), &b"a"[..])]);

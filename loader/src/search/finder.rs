@@ -141,11 +141,8 @@ impl Finder {
             return;
         }
         let dynamic = &object.dynamic;
-        let inhibited = self
-            .options
-            .inhibit_rpath
-            .as_deref()
-            .is_some_and(|list| path::inhibits_rpath(list, object.display_name()));
+        let inhibited =
+            self.options.inhibit_rpath.as_deref().is_some_and(|list| path::inhibits_rpath(list, object.display_name()));
         let tokens = self.tokens(Some(object));
         let mut list = |at: Option<u64>| {
             let string = at.and_then(|at| object.symbols.string(at)).filter(|_| !inhibited);
@@ -167,7 +164,12 @@ impl Finder {
         self.paths.insert(id, paths);
     }
 
-    fn walk(&mut self, name: &[u8], asker: Option<ObjectId>, objects: &ObjectTable) -> Result<Option<Opened>, LoadError> {
+    fn walk(
+        &mut self,
+        name: &[u8],
+        asker: Option<ObjectId>,
+        objects: &ObjectTable,
+    ) -> Result<Option<Opened>, LoadError> {
         // Only the cache is loaded on the way; the rest of `self` is lent to the walk piece by piece.
         if !self.cache_asked && !self.options.inhibit_cache {
             self.load_cache();
@@ -244,4 +246,3 @@ pub fn origin_of(path: &[u8]) -> Option<Vec<u8>> {
     }
     Some(origin)
 }
-
