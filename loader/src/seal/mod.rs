@@ -1,6 +1,3 @@
 //! Sealing: what is sealed, and how.
 
-pub mod apply;
-pub mod glob;
-pub mod plan;
 pub mod tunables;

@@ -1,4 +1,9 @@
 //! glibc's private ABI: the only place that names its structures, fields or versions.
 
+pub mod cpu;
 pub mod layout;
 pub mod tables;
+pub mod tunables;
+
+#[cfg(test)]
+mod system_loader;

@@ -2,6 +2,7 @@
 
 pub mod layout_v2_36;
 pub mod layout_v2_36_tag;
+pub mod tunables_v2_36;
 
 use super::layout::Layout;
 
