@@ -24,8 +24,8 @@ pub fn tree(case: &Case, cache: &Path) -> Result<PathBuf, String> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(&folder, e)),
         _ => fs::create_dir_all(&tree).map_err(|e| failed(&tree, e))?,
     }
-    for object in &case.manifest.objects {
-        build_object(case, object, &tree)?;
+    for object in case.manifest.objects.iter().flat_map(Object::each) {
+        build_object(case, &object, &tree)?;
     }
     fs::write(folder.join("built"), "").map_err(|e| failed(&folder, e))?;
     Ok(tree)

@@ -9,6 +9,8 @@ pub struct Normaliser {
     pub replacements: Vec<(String, &'static str)>,
     /// Hexadecimal numbers of six digits and more.
     pub addresses: bool,
+    /// Decimal numbers in parentheses: process and thread ids of messages.
+    pub pids: bool,
     /// The order of lines: threads that print.
     pub order: bool,
     /// stdout doesn't count.
@@ -35,6 +37,9 @@ impl Normaliser {
         }
         if self.addresses {
             result = without_addresses(&result);
+        }
+        if self.pids {
+            result = without_pids(&result);
         }
         if self.order {
             let mut lines: Vec<&[u8]> = result.split_inclusive(|&b| b == b'\n').collect();
@@ -74,6 +79,21 @@ fn without_addresses(bytes: &[u8]) -> Vec<u8> {
         } else {
             result.push(first);
             rest = after;
+        }
+    }
+    result
+}
+
+fn without_pids(bytes: &[u8]) -> Vec<u8> {
+    let mut result = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((&first, after)) = rest.split_first() {
+        result.push(first);
+        let digits = after.iter().take_while(|b| b.is_ascii_digit()).count();
+        rest = after;
+        if first == b'(' && digits > 0 && after.get(digits) == Some(&b')') {
+            result.extend_from_slice(b"PID");
+            rest = &after[digits..];
         }
     }
     result
@@ -123,6 +143,12 @@ mod tests {
         let normaliser =
             Normaliser { addresses: true, replacements: vec![("/x/y".into(), "{tree}")], ..Default::default() };
         assert_eq!(normaliser.apply(&outcome("0x7fffdeadbeef 0x12 /x/yz")), outcome("0xADDRESS 0x12 {tree}z"));
+    }
+
+    #[test]
+    fn ids_are_made_equal() {
+        let normaliser = Normaliser { pids: true, ..Default::default() };
+        assert_eq!(normaliser.apply(&outcome("main (123) f() (4")), outcome("main (PID) f() (4"));
     }
 
     #[test]

@@ -101,6 +101,8 @@ impl Loader {
 pub struct Start {
     /// The program, absolute or relative to `directory`.
     pub program: PathBuf,
+    /// Options of the loader itself, for [`Way::Invoke`].
+    pub options: Vec<String>,
     /// Its arguments, without `argv[0]`.
     pub args: Vec<String>,
     /// The whole environment.
@@ -122,6 +124,7 @@ impl Start {
         let env = minimal_environment(&directory);
         Start {
             program: program.into(),
+            options: Vec::new(),
             args: Vec::new(),
             env,
             wrapper: Vec::new(),
@@ -137,7 +140,7 @@ impl Start {
     /// The program can't be started at all.
     pub fn reference(&self, way: Way, level: Level) -> io::Result<Outcome> {
         match way {
-            Way::Invoke => self.capture(&[SYSTEM.as_ref(), &self.program], Some(level)),
+            Way::Invoke => self.capture(&self.invocation(SYSTEM.as_ref()), Some(level)),
             Way::Interp => self.capture(&[&self.program], Some(level)),
             Way::Run => self.capture(&[&self.program], None),
         }
@@ -149,7 +152,7 @@ impl Start {
     /// The program can't be started at all.
     pub fn tested(&self, loader: &Loader, way: Way, level: Level) -> io::Result<Outcome> {
         match (way, &loader.launcher) {
-            (Way::Invoke, _) => self.capture(&[&loader.interpreter, &self.program], Some(level)),
+            (Way::Invoke, _) => self.capture(&self.invocation(&loader.interpreter), Some(level)),
             (Way::Interp, _) => self.capture(&[&self.program], Some(level)),
             (Way::Run, Some(launcher)) => {
                 let seal = level.0.to_string();
@@ -159,6 +162,11 @@ impl Start {
             }
             (Way::Run, None) => Err(io::Error::other("no launcher")),
         }
+    }
+
+    fn invocation<'a>(&'a self, interpreter: &'a Path) -> Vec<&'a Path> {
+        let options = self.options.iter().map(Path::new);
+        [interpreter].into_iter().chain(options).chain([self.program.as_path()]).collect()
     }
 
     /// Starts `head` with the arguments; the level, if there is one, travels in GLIBC_TUNABLES, which the system's loader gets as well.

@@ -46,6 +46,10 @@ fn default_timeout() -> u64 {
 pub struct Object {
     /// Path in the build tree. `*.o` is only compiled, `*.so*` is linked as a shared library, anything else as an executable.
     pub out: String,
+    /// Builds this many of it, numbered from 1: `{n}` and `{previous}` stand for the number and the one before it
+    /// in `out`, `flags`, `libs` and `soname`.
+    #[serde(default = "once")]
+    pub count: u32,
     /// Sources, relative to the case's folder.
     #[serde(default)]
     pub sources: Vec<String>,
@@ -72,6 +76,28 @@ pub struct Object {
     pub remove: bool,
 }
 
+fn once() -> u32 {
+    1
+}
+
+impl Object {
+    /// The objects that `count` asks for.
+    pub fn each(&self) -> Vec<Object> {
+        let numbered = |n: u32| {
+            let text = |t: &String| t.replace("{n}", &n.to_string()).replace("{previous}", &(n - 1).to_string());
+            let texts = |list: &[String]| list.iter().map(text).collect();
+            Object {
+                out: text(&self.out),
+                flags: texts(&self.flags),
+                libs: texts(&self.libs),
+                soname: self.soname.as_ref().map(text),
+                ..self.clone()
+            }
+        };
+        (1..=self.count).map(numbered).collect()
+    }
+}
+
 /// One command line of a case.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -80,6 +106,8 @@ pub struct Run {
     pub name: String,
     /// The program, relative to the build tree.
     pub program: String,
+    /// Options of the loader, see ld.so(8): only for runs whose one way is `invoke`.
+    pub options: Vec<String>,
     /// Its arguments; `{tree}` as in flags.
     pub args: Vec<String>,
     /// Environment beyond the harness's minimal one; `{tree}` as in flags.
@@ -98,7 +126,7 @@ pub struct Run {
     pub stderr: Option<String>,
     /// Streams that do not count: `stdout`, `stderr`.
     pub ignore: Vec<String>,
-    /// What is made equal before comparing: `addresses`, `loader` (its path), `order` (of lines).
+    /// What is made equal before comparing: `addresses`, `loader` (its path), `pids` (numbers in parentheses), `order` (of lines).
     pub normalise: Vec<String>,
     /// Ways into the loader; all by default.
     pub ways: Vec<String>,
@@ -113,6 +141,7 @@ impl Default for Run {
         Run {
             name: String::new(),
             program: "./main".into(),
+            options: Vec::new(),
             args: Vec::new(),
             env: BTreeMap::new(),
             wrapper: Vec::new(),
@@ -158,10 +187,13 @@ fn check_words(manifest: &Manifest) -> Result<(), String> {
     }
     for run in &manifest.runs {
         known(&run.ignore, &["stdout", "stderr"])?;
-        known(&run.normalise, &["addresses", "loader", "order"])?;
+        known(&run.normalise, &["addresses", "loader", "pids", "order"])?;
         known(&run.ways, &["invoke", "run", "interp"])?;
         if run.levels.iter().any(|&l| l > 2) || run.levels.is_empty() || run.repeat == 0 || run.ways.is_empty() {
             return Err("a run without ways, levels or repetitions".into());
+        }
+        if !run.options.is_empty() && run.ways != ["invoke"] {
+            return Err("options of the loader need ways = [\"invoke\"]".into());
         }
     }
     Ok(())

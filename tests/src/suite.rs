@@ -117,7 +117,8 @@ impl Prepared {
 
     fn start(&self, run: &Run, tree: &Path) -> Start {
         let text = |t: &String| t.replace("{tree}", &tree.to_string_lossy());
-        let mut start = Start::new(&run.program, tree);
+        let mut start = Start::new(text(&run.program), tree);
+        start.options = run.options.iter().map(text).collect();
         start.args = run.args.iter().map(text).collect();
         start.env.extend(run.env.iter().map(|(name, value)| (name.clone(), text(value))));
         start.wrapper = run.wrapper.iter().map(text).collect();
@@ -139,6 +140,7 @@ impl Prepared {
         Normaliser {
             replacements,
             addresses: has(&run.normalise, "addresses"),
+            pids: has(&run.normalise, "pids"),
             order: has(&run.normalise, "order"),
             ignore_stdout: has(&run.ignore, "stdout"),
             ignore_stderr: has(&run.ignore, "stderr"),

@@ -10,11 +10,13 @@ use crate::elf::view::{u16_at, u32_at, View};
 use crate::error::Reason;
 use alloc::vec::Vec;
 
-/// The bits of a `DT_VERSYM` entry that are the version's index; the other one hides the symbol.
-const VERSYM_VERSION: u16 = 0x7fff;
-/// The definition is the file itself, not a version.
+/// The version index in a `DT_VERSYM` entry.
+pub const VERSYM_VERSION: u16 = 0x7fff;
+/// Set in a `DT_VERSYM` entry of a definition that is not its symbol's default.
+pub const VERSYM_HIDDEN: u16 = 0x8000;
+/// A `Verdef` that names the file, not a version.
 const VER_FLG_BASE: u16 = 1;
-/// The reference is weak.
+/// A `Vernaux` whose absence is no error.
 const VER_FLG_WEAK: u16 = 2;
 
 /// A version by name and System V hash.

@@ -1,3 +1,6 @@
 //! Sealing: what is sealed, and how.
 
+pub mod apply;
+pub mod glob;
+pub mod plan;
 pub mod tunables;

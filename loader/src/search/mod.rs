@@ -5,6 +5,7 @@
 pub mod cache;
 pub mod directories;
 pub mod dst;
+pub mod finder;
 pub mod hwcaps;
 pub mod lookup;
 pub mod path;

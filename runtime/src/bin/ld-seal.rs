@@ -1,1 +1,97 @@
-fn main() {}
+//! `ld-seal.so`: the object that the kernel starts in place of glibc's ld.so.
+//!
+//! Only what must be in the binary is here: the entry point, the allocator and the panic handler. All else is in the library.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use core::arch::naked_asm;
+use runtime::heap::Heap;
+
+#[global_allocator]
+static HEAP: Heap = Heap::new();
+
+/// First byte of the image (the linker defines it), and the dynamic section.
+extern "C" {
+    static __ehdr_start: u8;
+    static _DYNAMIC: u8;
+}
+
+/// The entry point. Relocates this image, in assembly because until that is done no code may touch the GOT, which compiled Rust does
+/// at the linker's whim; then lets [`runtime::start::start`] load the program, and enters it.
+///
+/// All relocations are `R_X86_64_RELATIVE` (the build would fail on others with `-z text` and `--no-undefined`); anything else stops
+/// at `ud2`.
+///
+/// # Safety
+/// Called by the kernel only, with the initial stack.
+#[unsafe(naked)]
+#[no_mangle]
+unsafe extern "C" fn _start() -> ! {
+    naked_asm!(
+        "mov rdi, rsp",
+        "lea rsi, [rip + {ehdr}]",
+        "lea rax, [rip + {dynamic}]",
+        "xor ecx, ecx", // DT_RELA
+        "xor edx, edx", // DT_RELASZ
+        "2:",
+        "mov r8, [rax]",
+        "test r8, r8",
+        "jz 5f",
+        "cmp r8, 7",
+        "jne 3f",
+        "mov rcx, [rax + 8]",
+        "3:",
+        "cmp r8, 8",
+        "jne 4f",
+        "mov rdx, [rax + 8]",
+        "4:",
+        "add rax, 16",
+        "jmp 2b",
+        "5:",
+        "add rcx, rsi",
+        "add rdx, rcx",
+        "6:",
+        "cmp rcx, rdx",
+        "jae 7f",
+        "cmp dword ptr [rcx + 8], 8",
+        "jne 8f",
+        "mov rax, [rcx]",
+        "mov r8, [rcx + 16]",
+        "add r8, rsi",
+        "mov [rsi + rax], r8",
+        "add rcx, 24",
+        "jmp 6b",
+        "8:",
+        "ud2",
+        "7:",
+        "lea rdx, [rip + {dynamic}]",
+        "mov rbx, rsp",
+        "and rsp, -16",
+        "xor ebp, ebp",
+        "call {start}",
+        // rax: where to go. rdx: what the program registers with atexit. The stack pointer is the kernel's.
+        "mov rsp, rbx",
+        "xor ebp, ebp",
+        "xor ebx, ebx",
+        "jmp rax",
+        ehdr = sym __ehdr_start,
+        dynamic = sym _DYNAMIC,
+        start = sym runtime::start::start,
+    )
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    runtime::fatal(format_args!("inconsistency: {info}"))
+}
+
+/// The prebuilt `core` and `alloc` are compiled with landing pads that name these; with `panic = "abort"` nothing calls them.
+#[no_mangle]
+extern "C" fn rust_eh_personality() {}
+/// As above.
+#[no_mangle]
+extern "C" fn _Unwind_Resume() -> ! {
+    runtime::fatal(format_args!("inconsistency: unwinding"))
+}

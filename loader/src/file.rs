@@ -1,0 +1,142 @@
+//! Opening a file as an ELF object: reading and checking its headers, and mapping it.
+
+use crate::addr::Bias;
+use crate::elf::header::{self, FileHeader, ProgramHeader, PHDR_SIZE};
+use crate::error::{LoadError, Reason};
+use crate::image::Image;
+use crate::map::{apply, plan};
+use crate::object::{Kind, Object, Origin};
+use crate::sys::{self, FileStatus};
+use alloc::ffi::CString;
+use alloc::vec;
+use alloc::vec::Vec;
+use goblin::elf64::header::ET_EXEC;
+use goblin::elf64::program_header::PT_DYNAMIC;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+
+/// How much of a file is read at once: with fourteen program headers, as libc.so.6 has, the ELF header and the program headers do
+/// not fit into much less.
+const FIRST_READ: usize = 2048;
+
+/// A file that was opened and whose headers are those of a loadable object.
+pub struct Opened {
+    /// The name under which it was opened.
+    pub path: CString,
+    /// The open file.
+    pub fd: OwnedFd,
+    /// Identity and size.
+    pub status: FileStatus,
+    /// Its ELF header.
+    pub header: FileHeader,
+    /// Its program headers.
+    pub headers: Vec<ProgramHeader>,
+}
+
+/// Why a file was not opened.
+pub enum OpenError {
+    /// There is none, or it may not be read, or it is for another machine: a search goes on.
+    Unsuitable(LoadError),
+    /// It is there and it is broken: a search ends.
+    Broken(LoadError),
+}
+
+impl OpenError {
+    /// The error, when no search goes on.
+    pub fn into_error(self) -> LoadError {
+        match self {
+            OpenError::Unsuitable(e) | OpenError::Broken(e) => e,
+        }
+    }
+}
+
+/// Opens `path` and checks its headers.
+pub fn open(path: CString) -> Result<Opened, OpenError> {
+    let fd = sys::open_read(&path).map_err(|errno| {
+        let error = LoadError::system(path.to_bytes(), "cannot open shared object file", errno);
+        if matches!(errno, Errno::NOENT | Errno::ACCESS | Errno::NOTDIR) {
+            OpenError::Unsuitable(error)
+        } else {
+            OpenError::Broken(error)
+        }
+    })?;
+    check(path, fd)
+}
+
+fn check(path: CString, fd: OwnedFd) -> Result<Opened, OpenError> {
+    let name = path.to_bytes();
+    let system = |what, errno| OpenError::Broken(LoadError::system(name, what, errno));
+    let mut first = [0u8; FIRST_READ];
+    let read = sys::read_at(fd.as_fd(), &mut first, 0).map_err(|e| system("cannot read file data", e))?;
+    let first = &first[..read];
+    let header = header::parse(first).map_err(|reason| {
+        let unsuitable =
+            matches!(reason, Reason::Fault("cannot open shared object file" | "wrong ELF class: ELFCLASS32"));
+        let mut error = LoadError::new(name, reason);
+        if matches!(error.reason, Reason::Fault("cannot open shared object file")) {
+            error.errno = Some(Errno::NOENT);
+        }
+        if unsuitable {
+            OpenError::Unsuitable(error)
+        } else {
+            OpenError::Broken(error)
+        }
+    })?;
+    let status = sys::status(fd.as_fd()).map_err(|e| system("cannot stat shared object", e))?;
+    let headers = read_headers(&fd, first, &header, status.size)
+        .map_err(|(reason, errno)| OpenError::Broken(LoadError { object: name.to_vec(), reason, errno }))?;
+    Ok(Opened { path, fd, status, header, headers })
+}
+
+fn read_headers(
+    fd: &OwnedFd,
+    first: &[u8],
+    header: &FileHeader,
+    file_size: u64,
+) -> Result<Vec<ProgramHeader>, (Reason, Option<Errno>)> {
+    let outside = || (Reason::Fault("cannot read file data"), None);
+    let range = header.program_headers().filter(|r| r.end <= file_size).ok_or_else(outside)?;
+    let (start, end) = (range.start as usize, range.end as usize);
+    let mut more;
+    let table = match first.get(start..end) {
+        Some(table) => table,
+        None => {
+            more = vec![0u8; header.phnum * PHDR_SIZE];
+            match sys::read_at(fd.as_fd(), &mut more, range.start) {
+                Ok(n) if n == more.len() => &more,
+                Ok(_) => return Err(outside()),
+                Err(errno) => return Err((Reason::Fault("cannot read file data"), Some(errno))),
+            }
+        }
+    };
+    Ok((0..header.phnum).filter_map(|i| header::program_header(table, i)).collect())
+}
+
+/// Maps an opened file as an object of a kind.
+///
+/// # Errors
+/// What can't be mapped or parsed; nothing stays mapped then.
+pub fn load(opened: Opened, kind: Kind) -> Result<Object, LoadError> {
+    let Opened { path, fd, status, header, headers } = opened;
+    let complain = |reason| LoadError::new(path.to_bytes(), reason);
+    if kind == Kind::Library && header.e_type == ET_EXEC {
+        return Err(complain(Reason::Fault("cannot dynamically load executable")));
+    }
+    if kind == Kind::Library && header::find(&headers, PT_DYNAMIC).is_none() {
+        return Err(complain(Reason::Fault("object file has no dynamic section")));
+    }
+    let plan = plan::plan(header.e_type, &headers, status.size).map_err(complain)?;
+    let mapped = apply::map_image(fd.as_fd(), &plan)
+        .map_err(|errno| LoadError::system(path.to_bytes(), "failed to map segment from shared object", errno))?;
+    let image =
+        adopt(&headers, mapped.bias).ok_or_else(|| complain(Reason::Fault("object file has no loadable segments")))?;
+    let origin = Origin { name: path.clone(), kind, file: Some(status.id), entry: crate::addr::VAddr(header.entry) };
+    let object = Object::parse(origin, headers, image)?;
+    mapped.keep();
+    Ok(object)
+}
+
+fn adopt(headers: &[ProgramHeader], bias: Bias) -> Option<Image> {
+    // SAFETY: the image was mapped from these program headers just now, and whoever unmaps it drops the object first.
+    unsafe { Image::adopt(headers, bias) }
+}

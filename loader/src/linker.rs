@@ -1,0 +1,263 @@
+//! All that is loaded, and transactions on it.
+
+use crate::addr::Addr;
+use crate::error::{LoadError, Lossy, Reason};
+use crate::file::{self, Opened};
+use crate::lookup::UniqueSymbols;
+use crate::object::{Kind, NamespaceId, Object, ObjectId, ObjectTable};
+use crate::search::finder::{self, Finder};
+use crate::sys;
+use crate::tls::TlsState;
+use alloc::vec::Vec;
+
+/// A namespace of `dlmopen`: a list of objects that do not see those of other namespaces.
+#[derive(Default)]
+pub struct Namespace {
+    /// Its objects in the order of loading, as debuggers and `dl_iterate_phdr` see them.
+    pub list: Vec<ObjectId>,
+    /// Where everybody looks first.
+    pub global_scope: Vec<ObjectId>,
+    /// `STB_GNU_UNIQUE` symbols in use.
+    pub unique: UniqueSymbols,
+}
+
+/// All objects of the process, by namespace.
+pub struct Linker {
+    /// The objects.
+    pub objects: ObjectTable,
+    /// The namespaces, by [`NamespaceId`].
+    pub namespaces: Vec<Namespace>,
+    /// By TLS module id less one: whose it is.
+    pub tls_modules: Vec<Option<ObjectId>>,
+}
+
+/// What a transaction has added so far. It must be committed or rolled back.
+pub struct Transaction {
+    /// The namespace it works in.
+    pub namespace: NamespaceId,
+    /// The objects it has added, in order.
+    pub added: Vec<ObjectId>,
+}
+
+impl Default for Linker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Linker {
+    /// Nothing loaded, one namespace.
+    pub fn new() -> Linker {
+        Linker { objects: ObjectTable::new(), namespaces: alloc::vec![Namespace::default()], tls_modules: Vec::new() }
+    }
+
+    /// A namespace.
+    pub fn namespace(&self, id: NamespaceId) -> &Namespace {
+        &self.namespaces[usize::from(id.0)]
+    }
+
+    /// A namespace, for changing.
+    pub fn namespace_mut(&mut self, id: NamespaceId) -> &mut Namespace {
+        &mut self.namespaces[usize::from(id.0)]
+    }
+
+    /// The object of a namespace that answers to a name.
+    pub fn find_by_name(&self, namespace: NamespaceId, name: &[u8]) -> Option<ObjectId> {
+        self.namespace(namespace).list.iter().copied().find(|&id| self.objects[id].answers_to(name))
+    }
+
+    /// The object in whose segments an address lies.
+    pub fn find_by_address(&self, addr: Addr) -> Option<ObjectId> {
+        self.objects.iter().find(|(_, o)| o.image.contains(addr)).map(|(id, _)| id)
+    }
+
+    /// Adds an object to the namespace of a transaction, and gives it a TLS module id if it has TLS.
+    pub fn add(&mut self, transaction: &mut Transaction, mut object: Object) -> ObjectId {
+        object.namespace = transaction.namespace;
+        let has_tls = object.tls.is_some();
+        let id = self.objects.add(object);
+        if has_tls {
+            let module = self.claim_tls_module(id);
+            self.objects[id].tls_state = TlsState::Undecided { module };
+        }
+        self.namespace_mut(transaction.namespace).list.push(id);
+        transaction.added.push(id);
+        id
+    }
+
+    fn claim_tls_module(&mut self, id: ObjectId) -> usize {
+        match self.tls_modules.iter().position(Option::is_none) {
+            Some(free) => {
+                self.tls_modules[free] = Some(id);
+                free + 1
+            }
+            None => {
+                self.tls_modules.push(Some(id));
+                self.tls_modules.len()
+            }
+        }
+    }
+
+    /// The object that `name` means for `asker`, loading its file if it is not loaded yet.
+    pub fn require(
+        &mut self,
+        transaction: &mut Transaction,
+        finder: &mut Finder,
+        name: &[u8],
+        asker: Option<ObjectId>,
+    ) -> Result<ObjectId, LoadError> {
+        if let Some(id) = self.find_by_name(transaction.namespace, name) {
+            return Ok(id);
+        }
+        let opened = finder.open(name, asker, &self.objects)?;
+        self.adopt(transaction, opened, name, asker)
+    }
+
+    /// Loads an opened file, unless the same file is loaded in the namespace under another name.
+    pub fn adopt(
+        &mut self,
+        transaction: &mut Transaction,
+        opened: Opened,
+        name: &[u8],
+        asker: Option<ObjectId>,
+    ) -> Result<ObjectId, LoadError> {
+        let same = |id: &ObjectId| self.objects[*id].file == Some(opened.status.id);
+        if let Some(id) = self.namespace(transaction.namespace).list.iter().copied().find(same) {
+            self.objects[id].add_alias(name);
+            return Ok(id);
+        }
+        let mut object = file::load(opened, Kind::Library)?;
+        object.origin = finder::origin_of(object.name.to_bytes());
+        object.loader = asker;
+        object.add_alias(name);
+        log::debug!(target: "files", "file={} [0];  generating link map", Lossy(name));
+        Ok(self.add(transaction, object))
+    }
+
+    /// Loads what `roots` need, breadth first: the roots themselves, then their closure, each object once.
+    pub fn closure(
+        &mut self,
+        transaction: &mut Transaction,
+        finder: &mut Finder,
+        roots: &[ObjectId],
+    ) -> Result<Vec<ObjectId>, LoadError> {
+        let mut list: Vec<ObjectId> = Vec::with_capacity(32);
+        for &root in roots {
+            if !list.contains(&root) {
+                list.push(root);
+            }
+        }
+        let mut at = 0;
+        while let Some(&id) = list.get(at) {
+            at += 1;
+            if self.objects[id].kind == Kind::Interpreter {
+                continue;
+            }
+            if self.objects[id].needed.is_empty() {
+                self.load_needed(transaction, finder, id)?;
+            }
+            for &needed in &self.objects[id].needed {
+                if !list.contains(&needed) {
+                    list.push(needed);
+                }
+            }
+        }
+        Ok(list)
+    }
+
+    fn load_needed(
+        &mut self,
+        transaction: &mut Transaction,
+        finder: &mut Finder,
+        id: ObjectId,
+    ) -> Result<(), LoadError> {
+        let count = self.objects[id].dynamic.needed.len();
+        let mut needed = Vec::with_capacity(count);
+        for index in 0..count {
+            let object = &self.objects[id];
+            let at = object.dynamic.needed[index];
+            let name = object.symbols.string(at).ok_or_else(|| {
+                LoadError::new(
+                    object.display_name(),
+                    Reason::Malformed { what: "DT_NEEDED outside the string table", at },
+                )
+            })?;
+            log::debug!(target: "files", "file={} [0];  needed by {} [0]", Lossy(name), Lossy(object.display_name()));
+            let dependency = self.require(transaction, finder, name, Some(id))?;
+            needed.push(dependency);
+        }
+        self.objects[id].needed = needed;
+        Ok(())
+    }
+
+    /// Checks that every version which an object needs is there; all that is missing.
+    pub fn missing_versions(&self, id: ObjectId) -> Vec<LoadError> {
+        let object = &self.objects[id];
+        let mut missing = Vec::new();
+        for need in &object.versions.needs {
+            let Some(definer) = self.find_by_name(object.namespace, need.file).map(|id| &self.objects[id]) else {
+                continue;
+            };
+            for wanted in &need.versions {
+                log::debug!(
+                    target: "versions",
+                    "checking for version `{}' in file {} [0] required by file {} [0]",
+                    Lossy(wanted.version.name), Lossy(definer.display_name()), Lossy(object.display_name()),
+                );
+                let required_by = object.display_name().to_vec();
+                if !definer.versions.defines {
+                    let reason = Reason::NoVersions { required_by };
+                    missing.push(LoadError::new(definer.display_name(), reason));
+                    break;
+                }
+                let same = |v: &crate::elf::version::Version<'_>| {
+                    v.hash == wanted.version.hash && v.name == wanted.version.name
+                };
+                if !wanted.weak && !definer.versions.definitions.iter().any(same) {
+                    let version = wanted.version.name.to_vec();
+                    missing
+                        .push(LoadError::new(definer.display_name(), Reason::MissingVersion { version, required_by }));
+                }
+            }
+        }
+        missing
+    }
+
+    /// Takes an object out of all lists and unmaps it.
+    pub fn unload(&mut self, id: ObjectId) {
+        let namespace = self.objects[id].namespace;
+        let namespace = self.namespace_mut(namespace);
+        namespace.list.retain(|&o| o != id);
+        namespace.global_scope.retain(|&o| o != id);
+        namespace.unique.borrow_mut().retain(|_, definition| definition.object != id);
+        for module in self.tls_modules.iter_mut().filter(|m| **m == Some(id)) {
+            *module = None;
+        }
+        while self.tls_modules.last() == Some(&None) {
+            self.tls_modules.pop();
+        }
+        if let Some(object) = self.objects.remove(id) {
+            let range = object.image.range.clone();
+            drop(object);
+            // SAFETY: the object is gone from every list, so nothing refers to its image any more.
+            if let Err(errno) = unsafe { sys::unmap(range) } {
+                log::warn!("cannot unmap an object: {}", crate::errno::text(errno));
+            }
+        }
+    }
+}
+
+impl Transaction {
+    /// Begins a transaction in a namespace.
+    pub fn new(namespace: NamespaceId) -> Transaction {
+        Transaction { namespace, added: Vec::new() }
+    }
+
+    /// Takes back all that it has added, the latest first.
+    pub fn roll_back(self, linker: &mut Linker, finder: &mut Finder) {
+        for &id in self.added.iter().rev() {
+            finder.forget(id);
+            linker.unload(id);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Carries a [`MapPlan`] out: maps the regions of a file's image. Thin and dumb on purpose; all decisions are in the plan.
+
+use crate::addr::{Addr, Bias, PAGE_SIZE};
+use crate::map::plan::{MapPlan, Region, Source};
+use crate::sys::{self, Place, Prot};
+use core::ops::Range;
+use rustix::fd::BorrowedFd;
+use rustix::io::Errno;
+
+/// An image that was mapped; unmapped again when dropped, unless it is kept.
+pub struct MappedImage {
+    /// Where it lies.
+    pub range: Range<Addr>,
+    /// Run-time minus link-time addresses.
+    pub bias: Bias,
+    owned: bool,
+}
+
+impl MappedImage {
+    /// Keeps the mapping beyond this value's life.
+    pub fn keep(mut self) {
+        self.owned = false;
+    }
+}
+
+impl Drop for MappedImage {
+    fn drop(&mut self) {
+        if self.owned {
+            // SAFETY: nothing refers to the image of a transaction that is given up. There is no recourse if this fails.
+            let _ = unsafe { sys::unmap(self.range.clone()) };
+        }
+    }
+}
+
+/// Maps the image of `fd` as planned.
+pub fn map_image(fd: BorrowedFd<'_>, plan: &MapPlan) -> Result<MappedImage, Errno> {
+    let len = usize::try_from(plan.len()).map_err(|_| Errno::NOMEM)?;
+    let mut rest = plan.regions.as_slice();
+    let range = match plan.regions.first() {
+        // As glibc does: the first segment's mapping stretches over the whole span and is then mapped over, which saves a call.
+        Some(Region { pages, source: Source::File { offset }, prot, zero_from: None })
+            if pages.start == plan.span.start && plan.align == PAGE_SIZE && plan.gaps().next().is_none() =>
+        {
+            let place = if plan.fixed { Place::Free(Addr(plan.span.start.0 as usize)) } else { Place::Anywhere };
+            // SAFETY: the place is free or chosen by the kernel.
+            let start = unsafe { sys::map_file(place, len, *prot, fd, *offset)? };
+            rest = &rest[1..];
+            start..Addr(start.0 + len)
+        }
+        _ => reserve(plan, len)?,
+    };
+    let image = MappedImage { bias: Bias::between(range.start, plan.span.start), range, owned: true };
+    for region in rest {
+        map_region(fd, image.bias, region)?;
+    }
+    Ok(image)
+}
+
+/// Claims the span of an image as inaccessible memory, aligned as its segments ask.
+fn reserve(plan: &MapPlan, len: usize) -> Result<Range<Addr>, Errno> {
+    if plan.fixed {
+        let at = Addr(plan.span.start.0 as usize);
+        // SAFETY: the range must be free, or the kernel refuses.
+        let start = unsafe { sys::map_anonymous(Place::Free(at), len, Prot::NONE, false)? };
+        return Ok(start..Addr(start.0 + len));
+    }
+    let align = usize::try_from(plan.align).map_err(|_| Errno::NOMEM)?;
+    let slack = align - PAGE_SIZE as usize;
+    let total = len.checked_add(slack).ok_or(Errno::NOMEM)?;
+    // SAFETY: the kernel chooses the place.
+    let start = unsafe { sys::map_anonymous(Place::Anywhere, total, Prot::NONE, false)? };
+    let misfit = plan.span.start.0 as usize & (align - 1);
+    let aligned = Addr((start.0.wrapping_sub(misfit).wrapping_add(align - 1) & !(align - 1)).wrapping_add(misfit));
+    let (end, total_end) = (Addr(aligned.0 + len), Addr(start.0 + total));
+    for slack in [start..aligned, end..total_end] {
+        if slack.start < slack.end {
+            // SAFETY: the slack was mapped just now and nothing uses it.
+            unsafe { sys::unmap(slack)? };
+        }
+    }
+    Ok(aligned..end)
+}
+
+fn map_region(fd: BorrowedFd<'_>, bias: Bias, region: &Region) -> Result<(), Errno> {
+    let (start, end) = (bias.run_time(region.pages.start), bias.run_time(region.pages.end));
+    let len = end.0 - start.0;
+    let place = Place::Replace(start);
+    match region.source {
+        Source::File { offset } => {
+            // SAFETY: the range lies in the span that this transaction mapped, and nothing uses it yet.
+            unsafe { sys::map_file(place, len, region.prot, fd, offset)? };
+        }
+        Source::Copy { offset, len: bytes } => {
+            // SAFETY: as above.
+            unsafe { sys::map_anonymous(place, len, Prot::READ_WRITE, true)? };
+            // SAFETY: these pages are mapped writable, and nothing else refers to them yet.
+            let target = unsafe { core::slice::from_raw_parts_mut(start.as_mut_ptr::<u8>(), bytes as usize) };
+            if sys::read_at(fd, target, offset)? != target.len() {
+                return Err(Errno::IO);
+            }
+            if !region.prot.write || region.prot.exec {
+                // SAFETY: nothing writes these pages before their final protection is wanted.
+                unsafe { sys::protect(start..end, region.prot)? };
+            }
+        }
+        Source::Zero => {
+            // SAFETY: as above.
+            unsafe { sys::map_anonymous(place, len, region.prot, false)? };
+        }
+    }
+    if let Some(from) = region.zero_from {
+        let at = bias.run_time(from);
+        // SAFETY: `from` lies in the last page of a writable region, which is mapped now.
+        unsafe { core::ptr::write_bytes(at.as_mut_ptr::<u8>(), 0, end.0 - at.0) };
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::elf::header::{self, ProgramHeader};
+    use crate::map::plan;
+    use alloc::vec::Vec;
+    use rustix::fd::AsFd;
+
+    #[test]
+    fn libm_is_mapped_byte_for_byte() {
+        let path = "/lib/x86_64-linux-gnu/libm.so.6";
+        let bytes = std::fs::read(path).expect("readable");
+        let file = sys::open_read(c"/lib/x86_64-linux-gnu/libm.so.6").expect("opens");
+        let h = header::parse(&bytes).expect("parses");
+        let table = &bytes[h.phoff as usize..];
+        let headers: Vec<ProgramHeader> = (0..h.phnum).filter_map(|i| header::program_header(table, i)).collect();
+        let plan = plan::plan(h.e_type, &headers, bytes.len() as u64).expect("valid");
+        let image = map_image(file.as_fd(), &plan).expect("maps");
+        for p in headers.iter().filter(|p| p.p_type == 1) {
+            let at = image.bias.run_time(crate::addr::VAddr(p.p_vaddr));
+            // SAFETY: the segment is mapped readable.
+            let mapped = unsafe { core::slice::from_raw_parts(at.as_ptr::<u8>(), p.p_memsz as usize) };
+            let (file_part, zero_part) = mapped.split_at(p.p_filesz as usize);
+            assert_eq!(file_part, &bytes[p.p_offset as usize..][..file_part.len()]);
+            assert!(zero_part.iter().all(|&b| b == 0));
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! From program headers to a mapped image: the plan, and the code that carries it out.
+
+pub mod apply;
+pub mod plan;

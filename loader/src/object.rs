@@ -1,0 +1,323 @@
+//! One loaded ELF file, and the table of all of them.
+
+use crate::addr::{Addr, VAddr, PAGE_SIZE};
+use crate::elf::dynamic::{self, Dynamic};
+use crate::elf::header::{self, ProgramHeader};
+use crate::elf::symbols::Symbols;
+use crate::elf::version::Versions;
+use crate::error::{LoadError, Reason};
+use crate::image::Image;
+use crate::relro::{self, RelroPages};
+use crate::sys::FileId;
+use crate::tls::{TlsSegment, TlsState};
+use alloc::boxed::Box;
+use alloc::ffi::CString;
+use alloc::vec::Vec;
+use goblin::elf64::program_header::{PT_DYNAMIC, PT_GNU_EH_FRAME, PT_PHDR};
+
+/// A loaded object's place in the [`ObjectTable`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ObjectId(pub u32);
+
+/// A link-map namespace (`dlmopen(3)`); 0 is the program's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NamespaceId(pub u8);
+
+/// The namespace of the program.
+pub const BASE_NAMESPACE: NamespaceId = NamespaceId(0);
+
+/// What an object is to the process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// The program.
+    Executable,
+    /// A shared object, needed, preloaded or dlopened.
+    Library,
+    /// The kernel's own.
+    Vdso,
+    /// The dynamic loader itself.
+    Interpreter,
+}
+
+/// Why an object is in the process: this decides whether it may ever be unloaded, and so whether it may be sealed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stay {
+    /// It is part of the start-up closure, or was made undeletable since.
+    Forever,
+    /// It was dlopened and may be closed.
+    UntilClosed,
+}
+
+/// How far an object has come.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Stage {
+    /// Mapped and parsed.
+    Mapped,
+    /// Its relocations are applied.
+    Relocated,
+    /// Its constructors have been started.
+    Initialised,
+    /// Its destructors have been started.
+    Finished,
+}
+
+/// One loaded ELF file.
+pub struct Object {
+    /// The file name under which it was found (glibc's `l_name`); empty for the program.
+    pub name: CString,
+    /// All names by which others may ask for it: its `DT_SONAME`, and each name under which it was searched and found.
+    pub aliases: Vec<Vec<u8>>,
+    /// What it is.
+    pub kind: Kind,
+    /// The namespace it lives in.
+    pub namespace: NamespaceId,
+    /// Which file it is; `None` for what the kernel mapped.
+    pub file: Option<FileId>,
+    /// The directory that `$ORIGIN` stands for, once it is known.
+    pub origin: Option<Vec<u8>>,
+    /// Its program headers.
+    pub headers: Vec<ProgramHeader>,
+    /// Where its program headers lie in memory; 0 when no segment holds them.
+    pub headers_at: Addr,
+    /// `e_entry`
+    pub entry: VAddr,
+    /// Its memory.
+    pub image: Image,
+    /// Its dynamic section.
+    pub dynamic: Dynamic,
+    /// Where its dynamic section lies; 0 if there is none.
+    pub dynamic_at: VAddr,
+    /// Its dynamic symbols.
+    pub symbols: Symbols<'static>,
+    /// Its symbol versions.
+    pub versions: Versions<'static>,
+    /// What RELRO protects.
+    pub relro: Option<RelroPages>,
+    /// Its thread-local storage.
+    pub tls: Option<TlsSegment>,
+    /// Where its thread-local storage lies in a thread.
+    pub tls_state: TlsState,
+    /// Its `DT_NEEDED` objects, in order.
+    pub needed: Vec<ObjectId>,
+    /// The object whose `DT_NEEDED` or dlopen brought it in.
+    pub loader: Option<ObjectId>,
+    /// Whether it may be unloaded.
+    pub stay: Stay,
+    /// How far it has come.
+    pub stage: Stage,
+    /// Whether its symbols are visible to everybody (`RTLD_GLOBAL`, or the start-up closure).
+    pub global: bool,
+    /// Whether it asks for an executable stack.
+    pub executable_stack: bool,
+    /// Whether the dlopened object looks in its own closure before the global scope (`RTLD_DEEPBIND`).
+    pub deep_bind: bool,
+    /// The closure in which it looks up its symbols after the global scope; empty for the start-up closure, whose closure is the
+    /// global scope.
+    pub local_scope: Vec<ObjectId>,
+    /// How many dlopens hold it directly.
+    pub open_count: u32,
+}
+
+/// Where an object comes from.
+pub struct Origin {
+    /// File name, as in [`Object::name`].
+    pub name: CString,
+    /// What it is.
+    pub kind: Kind,
+    /// Which file.
+    pub file: Option<FileId>,
+    /// `e_entry`
+    pub entry: VAddr,
+}
+
+impl Object {
+    /// Parses the object whose segments are mapped as `image`.
+    ///
+    /// # Errors
+    /// Whatever is wrong with its dynamic section or the tables it names.
+    pub fn parse(origin: Origin, headers: Vec<ProgramHeader>, image: Image) -> Result<Object, LoadError> {
+        let complain = |reason| LoadError::new(origin.name.to_bytes(), reason);
+        let view = image.view();
+        let (dynamic, dynamic_at) = match header::find(&headers, PT_DYNAMIC) {
+            None => (Dynamic::default(), VAddr(0)),
+            Some(h) => {
+                let outside = || complain(Reason::Malformed { what: "PT_DYNAMIC outside its segment", at: h.p_vaddr });
+                let bytes = view.bytes(VAddr(h.p_vaddr), h.p_memsz).ok_or_else(outside)?;
+                (dynamic::parse(bytes, VAddr(h.p_vaddr)).map_err(complain)?, VAddr(h.p_vaddr))
+            }
+        };
+        let symbols = Symbols::parse(&view, &dynamic).map_err(complain)?;
+        let versions = Versions::parse(&view, &dynamic, &symbols).map_err(complain)?;
+        let tls = TlsSegment::find(&headers, &image).map_err(complain)?;
+        let relro = relro::pages(&headers).map_err(complain)?;
+        let soname = dynamic.soname.and_then(|at| symbols.string(at));
+        Ok(Object {
+            aliases: soname.map(<[u8]>::to_vec).into_iter().collect(),
+            headers_at: headers_in_memory(&headers, &image),
+            executable_stack: header::wants_executable_stack(&headers),
+            name: origin.name,
+            kind: origin.kind,
+            file: origin.file,
+            entry: origin.entry,
+            namespace: BASE_NAMESPACE,
+            origin: None,
+            headers,
+            image,
+            dynamic,
+            dynamic_at,
+            symbols,
+            versions,
+            relro,
+            tls,
+            tls_state: TlsState::None,
+            needed: Vec::new(),
+            loader: None,
+            stay: Stay::Forever,
+            stage: Stage::Mapped,
+            global: false,
+            deep_bind: false,
+            local_scope: Vec::new(),
+            open_count: 0,
+        })
+    }
+
+    /// The name to print: the program's is empty in link maps.
+    pub fn display_name(&self) -> &[u8] {
+        self.name.to_bytes()
+    }
+
+    /// `DT_SONAME`
+    pub fn soname(&self) -> Option<&'static [u8]> {
+        self.dynamic.soname.and_then(|at| self.symbols.string(at))
+    }
+
+    /// Whether somebody who asks for `name` means this object.
+    pub fn answers_to(&self, name: &[u8]) -> bool {
+        self.name.to_bytes() == name || self.aliases.iter().any(|a| a == name)
+    }
+
+    /// Remembers that `name` means this object.
+    pub fn add_alias(&mut self, name: &[u8]) {
+        if !self.answers_to(name) {
+            self.aliases.push(name.to_vec());
+        }
+    }
+
+    /// Run-time address of `.eh_frame_hdr`.
+    pub fn eh_frame_header(&self) -> Option<Addr> {
+        let h = header::find(&self.headers, PT_GNU_EH_FRAME)?;
+        Some(self.image.bias.run_time(VAddr(h.p_vaddr)))
+    }
+
+    /// The run-time addresses of the functions in an array of the dynamic section (`DT_INIT_ARRAY` and its kin). The array must lie in
+    /// the image; it is read after relocation.
+    pub fn function_array(&self, table: Option<dynamic::Table>) -> Result<Vec<Addr>, LoadError> {
+        let Some(table) = table else {
+            return Ok(Vec::new());
+        };
+        let mut functions = Vec::with_capacity((table.size / 8).min(PAGE_SIZE) as usize);
+        for index in 0..table.size / 8 {
+            let at = table.at.checked_add(index * 8).unwrap_or(VAddr(u64::MAX));
+            let value = self.image.read_u64(at).ok_or_else(|| {
+                LoadError::new(
+                    self.display_name(),
+                    Reason::Malformed { what: "function array outside the object", at: at.0 },
+                )
+            })?;
+            functions.push(Addr(value as usize));
+        }
+        Ok(functions)
+    }
+}
+
+/// Where the program headers lie in memory.
+fn headers_in_memory(headers: &[ProgramHeader], image: &Image) -> Addr {
+    let size = (headers.len() * header::PHDR_SIZE) as u64;
+    if let Some(h) = header::find(headers, PT_PHDR) {
+        if image.segment(VAddr(h.p_vaddr), size).is_some() {
+            return image.bias.run_time(VAddr(h.p_vaddr));
+        }
+    }
+    // Without PT_PHDR: they follow the ELF header, which is at the start of the first segment if that one maps file offset 0.
+    match headers.iter().find(|h| h.p_type == 1) {
+        Some(first) if first.p_offset == 0 => {
+            let at = VAddr(first.p_vaddr.wrapping_add(64));
+            let e_phoff = image.read_u64(VAddr(first.p_vaddr.wrapping_add(32)));
+            let at = e_phoff.map_or(at, |off| VAddr(first.p_vaddr.wrapping_add(off)));
+            image.segment(at, size).map_or(Addr(0), |_| image.bias.run_time(at))
+        }
+        _ => Addr(0),
+    }
+}
+
+/// All loaded objects.
+#[derive(Default)]
+pub struct ObjectTable {
+    slots: Vec<Option<Box<Object>>>,
+}
+
+impl ObjectTable {
+    /// An empty table.
+    pub const fn new() -> ObjectTable {
+        ObjectTable { slots: Vec::new() }
+    }
+
+    /// Adds an object. Ids of removed objects are used again.
+    pub fn add(&mut self, object: Object) -> ObjectId {
+        let object = Some(Box::new(object));
+        if let Some(free) = self.slots.iter().position(Option::is_none) {
+            self.slots[free] = object;
+            return ObjectId(free as u32);
+        }
+        self.slots.push(object);
+        ObjectId(self.slots.len() as u32 - 1)
+    }
+
+    /// Takes an object out.
+    pub fn remove(&mut self, id: ObjectId) -> Option<Box<Object>> {
+        self.slots.get_mut(id.0 as usize)?.take()
+    }
+
+    /// An object, if the id is in use.
+    pub fn get(&self, id: ObjectId) -> Option<&Object> {
+        self.slots.get(id.0 as usize)?.as_deref()
+    }
+
+    /// An object for changing, if the id is in use.
+    pub fn get_mut(&mut self, id: ObjectId) -> Option<&mut Object> {
+        self.slots.get_mut(id.0 as usize)?.as_deref_mut()
+    }
+
+    /// All objects with their ids, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (ObjectId, &Object)> {
+        self.slots.iter().enumerate().filter_map(|(i, o)| Some((ObjectId(i as u32), o.as_deref()?)))
+    }
+}
+
+impl core::ops::Index<ObjectId> for ObjectTable {
+    type Output = Object;
+
+    /// # Panics
+    /// When no object has the id, which means that somebody kept the id of a removed object: a defect of the loader.
+    fn index(&self, id: ObjectId) -> &Object {
+        match self.get(id) {
+            Some(object) => object,
+            None => missing(id),
+        }
+    }
+}
+
+impl core::ops::IndexMut<ObjectId> for ObjectTable {
+    fn index_mut(&mut self, id: ObjectId) -> &mut Object {
+        match self.get_mut(id) {
+            Some(object) => object,
+            None => missing(id),
+        }
+    }
+}
+
+#[cold]
+fn missing(id: ObjectId) -> ! {
+    log::error!("inconsistency: no object with id {}", id.0);
+    crate::sys::exit(127)
+}

@@ -1,0 +1,218 @@
+//! From the symbol index of a relocation to the definition it binds to.
+
+use super::cache::LookupCache;
+use crate::addr::{Addr, VAddr};
+use crate::elf::symbols::{HashedName, Sym};
+use crate::elf::version::{Version, Wanted};
+use crate::error::{LoadError, Lossy, Reason};
+use crate::lookup::{self, Class, Definition, Query, Scope, UniqueSymbols, SHN_ABS};
+use crate::object::{Object, ObjectId, ObjectTable, Stay};
+use alloc::collections::BTreeSet;
+use core::cell::RefCell;
+use goblin::elf::sym::{STB_LOCAL, STB_WEAK, STT_GNU_IFUNC};
+use goblin::elf64::dynamic::DF_SYMBOLIC;
+
+/// Binds the references of the objects of one transaction.
+pub struct Binder<'o> {
+    /// All objects.
+    pub objects: &'o ObjectTable,
+    /// The scope that the objects of the transaction share.
+    scope: Scope<'o>,
+    unique: &'o UniqueSymbols,
+    cache: RefCell<LookupCache>,
+    /// References from one object to another that may be unloaded: the second must stay as long as the first.
+    pub dependencies: RefCell<BTreeSet<(ObjectId, ObjectId)>>,
+}
+
+/// How one object's references are bound: its own scope if that differs from the shared one.
+pub struct Binding<'b, 'o> {
+    binder: &'b Binder<'o>,
+    /// The referring object.
+    pub id: ObjectId,
+    /// The same.
+    pub object: &'o Object,
+    /// For `DT_SYMBOLIC` and for objects with a closure of their own.
+    own_scope: Option<Scope<'o>>,
+}
+
+/// What a symbol index stands for.
+#[derive(Clone, Copy)]
+pub enum Resolved {
+    /// Nothing: index 0, or a symbol of the referring object that is not to be looked up, with its value.
+    Own(Option<&'static Sym>),
+    /// A definition found in scope.
+    Defined(Definition),
+    /// A weak reference without a definition.
+    UndefinedWeak,
+}
+
+impl<'o> Binder<'o> {
+    /// A binder for objects whose shared scope is `scope`; `expected` is about how many names will be looked up.
+    pub fn new(
+        objects: &'o ObjectTable,
+        scope: impl IntoIterator<Item = ObjectId>,
+        unique: &'o UniqueSymbols,
+        expected: usize,
+    ) -> Binder<'o> {
+        Binder {
+            objects,
+            scope: Scope::new(objects, scope),
+            unique,
+            cache: RefCell::new(LookupCache::new(expected)),
+            dependencies: RefCell::default(),
+        }
+    }
+
+    /// The binding of one object.
+    pub fn object<'b>(&'b self, id: ObjectId) -> Binding<'b, 'o> {
+        let object = &self.objects[id];
+        let symbolic = object.dynamic.has_flag(DF_SYMBOLIC);
+        let own_scope = (symbolic || !object.local_scope.is_empty()).then(|| {
+            let mut ids = alloc::vec::Vec::new();
+            if symbolic {
+                ids.push(id);
+            }
+            if object.deep_bind {
+                ids.extend(&object.local_scope);
+            }
+            ids.extend(self.scope.ids());
+            ids.extend(&object.local_scope);
+            Scope::new(self.objects, ids)
+        });
+        Binding { binder: self, id, object, own_scope }
+    }
+}
+
+impl<'o> Binding<'_, 'o> {
+    /// All objects.
+    pub fn objects(&self) -> &'o ObjectTable {
+        self.binder.objects
+    }
+
+    /// What the symbol with an index in the referring object's table stands for.
+    ///
+    /// # Errors
+    /// A symbol that must be defined and is not, or an index outside the table.
+    pub fn resolve(&self, index: u32, class: Class) -> Result<Resolved, LoadError> {
+        if index == 0 {
+            return Ok(Resolved::Own(None));
+        }
+        let complain = |reason| LoadError::new(self.object.display_name(), reason);
+        let symbols = &self.object.symbols;
+        let Some(reference) = symbols.get(index) else {
+            return Err(complain(Reason::Malformed {
+                what: "symbol index outside the symbol table",
+                at: index.into(),
+            }));
+        };
+        let binding = reference.st_info >> 4;
+        if binding == STB_LOCAL || lookup::binds_locally(reference) {
+            return Ok(Resolved::Own(Some(reference)));
+        }
+        let name = HashedName::new(symbols.name(reference));
+        let version = symbols.version_index(index).and_then(|v| self.object.versions.get(v));
+        match self.find(reference, name, version, class) {
+            Some(found) => Ok(Resolved::Defined(found)),
+            None if binding == STB_WEAK => Ok(Resolved::UndefinedWeak),
+            None => Err(complain(Reason::UndefinedSymbol {
+                symbol: name.name.to_vec(),
+                version: version.map(|v| v.name.to_vec()),
+            })),
+        }
+    }
+
+    fn find(
+        &self,
+        reference: &'static Sym,
+        name: HashedName<'static>,
+        version: Option<Version<'static>>,
+        class: Class,
+    ) -> Option<Definition> {
+        let version = version.map(|version| Wanted { version, exact: false });
+        let mut found = self.look_up(name, version, class);
+        if lookup::is_protected(reference) && reference.st_shndx != 0 && found.is_none_or(|f| f.object != self.id) {
+            // A protected definition is preferred to anybody else's, but an address that the executable has made canonical
+            // (its PLT entry) must be kept where addresses are compared.
+            let definer = if class == Class::Plt { found } else { self.look_up(name, version, Class::Plt) };
+            if class == Class::Plt || definer.is_some_and(|d| d.object != self.id) {
+                found = Some(Definition { object: self.id, symbol: reference });
+            }
+        }
+        if let Some(found) = found {
+            self.note(name, version, found);
+        }
+        found
+    }
+
+    fn look_up(&self, name: HashedName<'static>, version: Option<Wanted<'static>>, class: Class) -> Option<Definition> {
+        let query = Query { name, version, class, newest: false };
+        if let Some(scope) = &self.own_scope {
+            return scope.find(&query, self.binder.unique);
+        }
+        if let Some(outcome) = self.binder.cache.borrow().get(&name, version, class) {
+            return outcome;
+        }
+        let outcome = self.binder.scope.find(&query, self.binder.unique);
+        self.binder.cache.borrow_mut().put(&name, version, class, outcome);
+        outcome
+    }
+
+    fn note(&self, name: HashedName<'_>, version: Option<Wanted<'_>>, found: Definition) {
+        if found.object != self.id && self.binder.objects[found.object].stay == Stay::UntilClosed {
+            self.binder.dependencies.borrow_mut().insert((self.id, found.object));
+        }
+        log::trace!(
+            target: "bindings",
+            "binding file {} [0] to {} [0]: normal symbol `{}'{}{}{}",
+            Lossy(self.object.display_name()),
+            Lossy(self.binder.objects[found.object].display_name()),
+            Lossy(name.name),
+            if version.is_some() { " [" } else { "" },
+            Lossy(version.map_or(&[], |v| v.version.name)),
+            if version.is_some() { "]" } else { "" },
+        );
+    }
+
+    /// Run-time address of a definition, before any IFUNC resolver is asked.
+    pub fn address(&self, resolved: &Resolved) -> u64 {
+        match resolved {
+            Resolved::Own(None) | Resolved::UndefinedWeak => 0,
+            Resolved::Own(Some(symbol)) => value_of(self.object, symbol),
+            Resolved::Defined(found) => value_of(&self.binder.objects[found.object], found.symbol),
+        }
+    }
+
+    /// The object and symbol behind an outcome.
+    pub fn definer(&self, resolved: &Resolved) -> Option<(ObjectId, &'o Object, Option<&'static Sym>)> {
+        match resolved {
+            Resolved::Own(symbol) => Some((self.id, self.object, *symbol)),
+            Resolved::Defined(found) => Some((found.object, &self.binder.objects[found.object], Some(found.symbol))),
+            Resolved::UndefinedWeak => None,
+        }
+    }
+}
+
+impl Resolved {
+    /// Whether the value is what an IFUNC resolver answers.
+    pub fn is_ifunc(&self) -> bool {
+        match self {
+            Resolved::Own(Some(symbol)) | Resolved::Defined(Definition { symbol, .. }) => is_ifunc(symbol),
+            _ => false,
+        }
+    }
+}
+
+/// Whether a definition's value is what its resolver answers.
+pub fn is_ifunc(symbol: &Sym) -> bool {
+    symbol.st_info & 0xf == STT_GNU_IFUNC && symbol.st_shndx != 0
+}
+
+/// A symbol's value in the process.
+pub fn value_of(object: &Object, symbol: &Sym) -> u64 {
+    if symbol.st_shndx == SHN_ABS {
+        symbol.st_value
+    } else {
+        let Addr(address) = object.image.bias.run_time(VAddr(symbol.st_value));
+        address as u64
+    }
+}

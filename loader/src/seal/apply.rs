@@ -1,0 +1,84 @@
+//! Carries a [`SealPlan`] out.
+
+use crate::addr::Addr;
+use crate::errno;
+use crate::error::Lossy;
+use crate::seal::plan::SealPlan;
+use crate::seal::tunables::SealLevel;
+use crate::sys;
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
+use rustix::io::Errno;
+
+/// A seal that the kernel refused.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// What was to be sealed.
+    pub range: Range<Addr>,
+    /// Why it was not.
+    pub errno: Errno,
+}
+
+/// Whether the kernel said that it does not know mseal; it is not asked again.
+static UNSUPPORTED: AtomicBool = AtomicBool::new(false);
+
+/// Seals what the plan says. At level 0 no call is made; at level 1 a refusal is logged and the rest goes on; at level 2 the first
+/// refusal ends the process, before any code of the transaction has run.
+pub fn apply(plan: &SealPlan, level: SealLevel) {
+    log_plan(plan);
+    if level == SealLevel::Off {
+        return;
+    }
+    for (range, name) in plan.calls() {
+        if level == SealLevel::BestEffort && UNSUPPORTED.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(errno) = sys::mseal(range.clone()) {
+            refused(&Refused { range, errno }, name, level);
+        }
+    }
+}
+
+fn refused(refused: &Refused, name: &[u8], level: SealLevel) {
+    let Refused { range, errno } = refused;
+    if level == SealLevel::Enforced {
+        log::error!(
+            "Fatal error: sealing is enforced and kernel has failed for {:#x}-{:#x} range: {} ({})",
+            range.start,
+            range.end,
+            errno::text(*errno),
+            Lossy(name)
+        );
+        sys::exit(127);
+    }
+    if *errno == Errno::NOSYS {
+        UNSUPPORTED.store(true, Ordering::Relaxed);
+    }
+    log::debug!(
+        target: "seal",
+        "refused {:#x}-{:#x} {}: {}",
+        range.start,
+        range.end,
+        Lossy(name),
+        errno::text(*errno)
+    );
+}
+
+fn log_plan(plan: &SealPlan) {
+    if !log::log_enabled!(target: "seal", log::Level::Debug) {
+        return;
+    }
+    for object in &plan.objects {
+        for item in &object.items {
+            let name = Lossy(&object.name);
+            match item.open {
+                None => {
+                    log::debug!(target: "seal", "{:#x}-{:#x} {:<7} sealed {name}", item.range.start, item.range.end, item.part)
+                }
+                Some(why) => {
+                    log::debug!(target: "seal", "{:#x}-{:#x} {:<7} open   {name}: {why}", item.range.start, item.range.end, item.part);
+                }
+            }
+        }
+    }
+}

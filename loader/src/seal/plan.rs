@@ -1,0 +1,242 @@
+//! What a commit will seal: a pure value, computed before the first seal, that can be printed and compared.
+
+use crate::addr::Addr;
+use crate::elf::header::PT_GNU_MUTABLE;
+use crate::object::{Kind, Object};
+use crate::seal::glob;
+use crate::seal::tunables::{SealLevel, SealTunables};
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+
+/// What a part of an image is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// Executable code.
+    Text,
+    /// Read-only data.
+    RoData,
+    /// Read-only after relocation.
+    Relro,
+    /// Writable data and bss.
+    Data,
+    /// Pages between segments.
+    Gap,
+    /// The vDSO or the interpreter's heap: whole, without parts.
+    Whole,
+}
+
+/// One stretch of pages, and whether it will be sealed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Item {
+    /// Whole pages in the process.
+    pub range: Range<Addr>,
+    /// What they are for.
+    pub part: Part,
+    /// `None` if they will be sealed, or why not.
+    pub open: Option<Why>,
+}
+
+/// Why something is left open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Why {
+    /// `glibc.rtld.seal=0`
+    Off,
+    /// Writable data is sealed at level 2 or with `ldseal.data=1` only.
+    Data,
+    /// `ldseal.vdso=0`
+    Vdso,
+    /// The object matches `ldseal.exclude`.
+    Excluded,
+    /// `PT_GNU_MUTABLE`
+    Mutable,
+    /// A page of the lazily bound PLT's slots that `.data` shares.
+    GotShared,
+}
+
+/// The plan for one object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ObjectPlan {
+    /// The object's name.
+    pub name: Vec<u8>,
+    /// Its parts in ascending order.
+    pub items: Vec<Item>,
+}
+
+/// The plan of one commit.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct SealPlan {
+    /// By object.
+    pub objects: Vec<ObjectPlan>,
+}
+
+impl SealPlan {
+    /// Plans one more object.
+    pub fn add(&mut self, name: &[u8], object: &Object, tunables: &SealTunables<'_>) {
+        let excluded = tunables.exclude.is_some_and(|pattern| glob::matches_object(pattern, name));
+        let whole = match (tunables.level, object.kind) {
+            (SealLevel::Off, _) => Some(Why::Off),
+            _ if excluded => Some(Why::Excluded),
+            (_, Kind::Vdso) if !tunables.vdso => Some(Why::Vdso),
+            _ => None,
+        };
+        let seals_data = tunables.data.at(tunables.level);
+        let mut items = parts(object);
+        for item in &mut items {
+            item.open = whole.or((item.part == Part::Data && !seals_data).then_some(Why::Data));
+        }
+        for range in mutable_ranges(object) {
+            punch(&mut items, &range);
+        }
+        self.objects.push(ObjectPlan { name: name.to_vec(), items });
+    }
+
+    /// Plans a range without parts.
+    pub fn add_range(&mut self, name: &[u8], range: Range<Addr>, open: Option<Why>) {
+        let items = alloc::vec![Item { range, part: Part::Whole, open }];
+        self.objects.push(ObjectPlan { name: name.to_vec(), items });
+    }
+
+    /// The system calls that carry the plan out: neighbours are merged, so that an object costs one call or none. Each comes with the
+    /// name of the first object it covers.
+    pub fn calls(&self) -> Vec<(Range<Addr>, &[u8])> {
+        let sealed = |o: &'_ ObjectPlan| -> Vec<Range<Addr>> {
+            o.items.iter().filter(|i| i.open.is_none()).map(|i| i.range.clone()).collect()
+        };
+        let mut calls: Vec<(Range<Addr>, &[u8])> =
+            self.objects.iter().flat_map(|o| sealed(o).into_iter().map(|r| (r, o.name.as_slice()))).collect();
+        calls.sort_by_key(|(range, _)| range.start);
+        calls.dedup_by(|next, before| {
+            let touches = next.0.start <= before.0.end;
+            if touches {
+                before.0.end = before.0.end.max(next.0.end);
+            }
+            touches
+        });
+        calls
+    }
+}
+
+/// Cuts an object's image into its parts.
+fn parts(object: &Object) -> Vec<Item> {
+    let image = &object.image;
+    if object.kind == Kind::Vdso {
+        return alloc::vec![Item { range: image.range.clone(), part: Part::Whole, open: None }];
+    }
+    let mut items: Vec<Item> = Vec::new();
+    let relro = object.relro.as_ref().map(|r| image.run_time(r));
+    let mut push = |range: Range<Addr>, part| {
+        if range.start < range.end {
+            items.push(Item { range, part, open: None });
+        }
+    };
+    for segment in &image.segments {
+        let pages = image.run_time(&segment.pages);
+        match &relro {
+            Some(r) if segment.prot.write && r.start < pages.end && pages.start < r.end => {
+                let (start, end) = (r.start.max(pages.start), r.end.min(pages.end));
+                push(pages.start..start, Part::Data);
+                push(start..end, Part::Relro);
+                push(end..pages.end, Part::Data);
+            }
+            _ if segment.prot.write => push(pages, Part::Data),
+            _ if segment.prot.exec => push(pages, Part::Text),
+            _ => push(pages, Part::RoData),
+        }
+    }
+    for gap in image.gaps() {
+        push(gap, Part::Gap);
+    }
+    items.sort_by_key(|i| i.range.start);
+    items
+}
+
+/// The pages that the object wants to stay open.
+fn mutable_ranges(object: &Object) -> impl Iterator<Item = Range<Addr>> + '_ {
+    object.headers.iter().filter(|h| h.p_type == PT_GNU_MUTABLE && h.p_memsz > 0).filter_map(|h| {
+        let start = crate::addr::VAddr(h.p_vaddr);
+        let end = start.checked_add(h.p_memsz)?.page_ceil()?;
+        Some(object.image.run_time(&(start.page_floor()..end)))
+    })
+}
+
+/// Marks a range open, splitting the items it cuts.
+fn punch(items: &mut Vec<Item>, hole: &Range<Addr>) {
+    let mut out = Vec::with_capacity(items.len() + 2);
+    for item in items.drain(..) {
+        let (start, end) = (item.range.start.max(hole.start), item.range.end.min(hole.end));
+        if start >= end || item.open.is_some() {
+            out.push(item);
+            continue;
+        }
+        for (range, open) in
+            [(item.range.start..start, None), (start..end, Some(Why::Mutable)), (end..item.range.end, None)]
+        {
+            if range.start < range.end {
+                out.push(Item { range, part: item.part, open });
+            }
+        }
+    }
+    *items = out;
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Part::Text => "text",
+            Part::RoData => "rodata",
+            Part::Relro => "relro",
+            Part::Data => "data",
+            Part::Gap => "gap",
+            Part::Whole => "whole",
+        })
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Why::Off => "level 0",
+            Why::Data => "writable data (ldseal.data)",
+            Why::Vdso => "ldseal.vdso=0",
+            Why::Excluded => "ldseal.exclude",
+            Why::Mutable => "PT_GNU_MUTABLE",
+            Why::GotShared => "got-shared",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(start: usize, end: usize, open: Option<Why>) -> Item {
+        Item { range: Addr(start)..Addr(end), part: Part::Text, open }
+    }
+
+    #[test]
+    fn neighbours_merge_into_one_call() {
+        let plan = SealPlan {
+            objects: alloc::vec![
+                ObjectPlan {
+                    name: b"b".to_vec(),
+                    items: alloc::vec![item(0x3000, 0x4000, None), item(0x4000, 0x5000, Some(Why::Data))]
+                },
+                ObjectPlan {
+                    name: b"a".to_vec(),
+                    items: alloc::vec![item(0x1000, 0x2000, None), item(0x2000, 0x3000, None)]
+                },
+            ],
+        };
+        assert_eq!(plan.calls(), [(Addr(0x1000)..Addr(0x4000), &b"a"[..])]);
+    }
+
+    #[test]
+    fn a_mutable_range_splits_an_item() {
+        let mut items = alloc::vec![item(0x1000, 0x5000, None)];
+        punch(&mut items, &(Addr(0x2000)..Addr(0x3000)));
+        assert_eq!(items.len(), 3);
+        assert_eq!(items[1].open, Some(Why::Mutable));
+        assert_eq!(items[2].range, Addr(0x3000)..Addr(0x5000));
+    }
+}

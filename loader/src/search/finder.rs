@@ -1,0 +1,248 @@
+//! Finds and opens the file that a name means, for the object that asks.
+
+use crate::error::{LoadError, Lossy};
+use crate::file::{self, OpenError, Opened};
+use crate::object::{Kind, Object, ObjectId, ObjectTable};
+use crate::search::cache::{Cache, Ranking};
+use crate::search::directories::Directories;
+use crate::search::dst::{self, Tokens};
+use crate::search::hwcaps::Hwcaps;
+use crate::search::lookup::{Candidate, CommonPaths, Lookup, ObjectPaths};
+use crate::search::path::{self, Layout};
+use crate::sys;
+use alloc::collections::BTreeMap;
+use alloc::ffi::CString;
+use alloc::vec::Vec;
+use goblin::elf64::dynamic::DF_1_NODEFLIB;
+use rustix::fd::AsFd;
+use rustix::io::Errno;
+
+/// Where the cache of library names lies (ldconfig(8)).
+const CACHE_PATH: &core::ffi::CStr = c"/etc/ld.so.cache";
+
+/// What the user and the machine say about searching.
+#[derive(Clone)]
+pub struct SearchOptions {
+    /// `LD_LIBRARY_PATH` or `--library-path`; `None` in secure execution.
+    pub library_path: Option<Vec<u8>>,
+    /// `--inhibit-cache`
+    pub inhibit_cache: bool,
+    /// `--inhibit-rpath`
+    pub inhibit_rpath: Option<Vec<u8>>,
+    /// `AT_SECURE`
+    pub secure: bool,
+    /// The CPU's capabilities.
+    pub hwcaps: Hwcaps<'static>,
+    /// glibc's `_dl_platform`
+    pub platform: Option<&'static [u8]>,
+}
+
+/// Finds files; remembers what it learned about directories.
+pub struct Finder {
+    options: SearchOptions,
+    directories: Directories,
+    common: CommonPaths,
+    layout: &'static Layout,
+    cache: Option<(&'static [u8], Ranking)>,
+    cache_asked: bool,
+    paths: BTreeMap<ObjectId, ObjectPaths>,
+    executable: Option<ObjectId>,
+    library_path_ready: bool,
+}
+
+/// Names a file after `library`.
+fn c_string(bytes: &[u8]) -> Result<CString, LoadError> {
+    CString::new(bytes).map_err(|_| LoadError::system(bytes, "cannot open shared object file", Errno::NOENT))
+}
+
+impl Finder {
+    /// A finder with nothing asked yet.
+    pub fn new(options: SearchOptions) -> Finder {
+        let layout = Layout::of_libc(b"");
+        let mut directories = Directories::new(&options.hwcaps);
+        let common = CommonPaths {
+            library_path: Default::default(),
+            default: directories.list(layout.directories),
+            inhibit_cache: options.inhibit_cache,
+        };
+        Finder {
+            options,
+            directories,
+            common,
+            layout,
+            cache: None,
+            cache_asked: false,
+            paths: BTreeMap::new(),
+            executable: None,
+            library_path_ready: false,
+        }
+    }
+
+    /// Drops what is remembered of an object that is unloaded.
+    pub fn forget(&mut self, id: ObjectId) {
+        self.paths.remove(&id);
+    }
+
+    /// Opens the file that `name` means for `asker` (for nobody: a preload or a program named on the command line).
+    ///
+    /// # Errors
+    /// No such file, or the first one found is broken.
+    pub fn open(&mut self, name: &[u8], asker: Option<ObjectId>, objects: &ObjectTable) -> Result<Opened, LoadError> {
+        let executable = objects.iter().find(|(_, o)| o.kind == Kind::Executable).map(|(id, _)| id);
+        self.executable = executable;
+        if name.contains(&b'/') {
+            let tokens = self.tokens(asker.or(executable).map(|id| &objects[id]));
+            let Some(path) = dst::expand(name, &tokens) else {
+                return Err(LoadError::fault(name, "empty dynamic string token substitution"));
+            };
+            return file::open(c_string(&path)?).map_err(OpenError::into_error);
+        }
+        log::debug!(target: "libs", "find library={} [0]; searching", Lossy(name));
+        self.prepare(asker, executable, objects);
+        match self.walk(name, asker, objects)? {
+            Some(opened) => Ok(opened),
+            None => Err(LoadError::system(name, "cannot open shared object file", Errno::NOENT)),
+        }
+    }
+
+    fn tokens<'t>(&self, object: Option<&'t Object>) -> Tokens<'t> {
+        Tokens {
+            origin: object.and_then(|o| o.origin.as_deref()),
+            platform: self.options.platform,
+            layout: self.layout,
+            secure: self.options.secure,
+            executable: object.is_some_and(|o| o.kind == Kind::Executable),
+        }
+    }
+
+    /// Makes the search paths of the asking object and of everybody who led to it.
+    fn prepare(&mut self, asker: Option<ObjectId>, executable: Option<ObjectId>, objects: &ObjectTable) {
+        if !core::mem::replace(&mut self.library_path_ready, true) {
+            if let Some(list) = self.options.library_path.clone().filter(|list| !list.is_empty()) {
+                let tokens = self.tokens(executable.map(|id| &objects[id]));
+                let elements: Vec<Vec<u8>> = path::split_library_path(&list)
+                    .filter_map(|element| dst::expand(element, &tokens).map(|e| e.into_owned()))
+                    .collect();
+                self.common.library_path = self.directories.list(elements);
+            }
+        }
+        let mut next = asker;
+        while let Some(id) = next {
+            self.prepare_object(id, &objects[id]);
+            next = objects[id].loader;
+        }
+        if let Some(id) = executable {
+            self.prepare_object(id, &objects[id]);
+        }
+    }
+
+    fn prepare_object(&mut self, id: ObjectId, object: &Object) {
+        if self.paths.contains_key(&id) {
+            return;
+        }
+        let dynamic = &object.dynamic;
+        let inhibited =
+            self.options.inhibit_rpath.as_deref().is_some_and(|list| path::inhibits_rpath(list, object.display_name()));
+        let tokens = self.tokens(Some(object));
+        let mut list = |at: Option<u64>| {
+            let string = at.and_then(|at| object.symbols.string(at)).filter(|_| !inhibited);
+            let elements: Vec<Vec<u8>> = string
+                .into_iter()
+                .flat_map(path::split_rpath)
+                .filter_map(|element| dst::expand(element, &tokens).map(|e| e.into_owned()))
+                .collect();
+            self.directories.list(elements)
+        };
+        let rpath = if dynamic.runpath.is_none() { list(dynamic.rpath) } else { Default::default() };
+        let runpath = list(dynamic.runpath);
+        let paths = ObjectPaths {
+            rpath,
+            runpath,
+            has_runpath: dynamic.runpath.is_some(),
+            no_default: dynamic.has_flag_1(DF_1_NODEFLIB),
+        };
+        self.paths.insert(id, paths);
+    }
+
+    fn walk(
+        &mut self,
+        name: &[u8],
+        asker: Option<ObjectId>,
+        objects: &ObjectTable,
+    ) -> Result<Option<Opened>, LoadError> {
+        // Only the cache is loaded on the way; the rest of `self` is lent to the walk piece by piece.
+        if !self.cache_asked && !self.options.inhibit_cache {
+            self.load_cache();
+        }
+        let chain = core::iter::successors(asker, |id| objects[*id].loader).filter_map(|id| self.paths.get(&id));
+        let executable = self.executable.and_then(|id| self.paths.get(&id));
+        let mut lookup = Lookup::new(name, chain, executable, &self.common);
+        let mut buffer = Vec::with_capacity(128);
+        while let Some(candidate) = lookup.next(&mut self.directories, &mut buffer) {
+            let path = match candidate {
+                Candidate::Probe => {
+                    let exists = sys::is_directory(&c_string(&buffer)?).unwrap_or(false);
+                    lookup.answer(&mut self.directories, exists);
+                    continue;
+                }
+                Candidate::Cache { no_default } => {
+                    log::debug!(target: "libs", " search cache={}", Lossy(CACHE_PATH.to_bytes()));
+                    let found = self.cache.as_ref().and_then(|(bytes, ranking)| {
+                        Cache::parse(bytes).ok()?.lookup(name, &self.options.hwcaps, ranking)
+                    });
+                    match found.filter(|path| !(no_default && self.layout.covers(path))) {
+                        Some(path) => c_string(path)?,
+                        None => continue,
+                    }
+                }
+                Candidate::File { .. } => c_string(&buffer)?,
+            };
+            log::debug!(target: "libs", "  trying file={}", Lossy(path.to_bytes()));
+            match file::open(path) {
+                Ok(opened) => return Ok(Some(opened)),
+                Err(OpenError::Unsuitable(_)) => {}
+                Err(OpenError::Broken(error)) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn load_cache(&mut self) {
+        self.cache_asked = true;
+        self.cache = map_cache().and_then(|bytes| {
+            let cache = Cache::parse(bytes).ok()?;
+            Some((bytes, cache.ranking(&self.options.hwcaps)))
+        });
+    }
+}
+
+/// Maps the cache file for the life of the process, as glibc does.
+fn map_cache() -> Option<&'static [u8]> {
+    let fd = sys::open_read(CACHE_PATH).ok()?;
+    let size = usize::try_from(sys::status(fd.as_fd()).ok()?.size).ok().filter(|&size| size > 0)?;
+    // SAFETY: a new mapping at a place of the kernel's choice.
+    let at = unsafe { sys::map_file(sys::Place::Anywhere, size, sys::Prot::READ, fd.as_fd(), 0).ok()? };
+    // SAFETY: `size` bytes are mapped there, and never unmapped. ldconfig replaces the file by renaming, so they do not change.
+    Some(unsafe { core::slice::from_raw_parts(at.as_ptr(), size) })
+}
+
+/// The directory of an object's file, as `$ORIGIN` means it: absolute, without resolving links.
+pub fn origin_of(path: &[u8]) -> Option<Vec<u8>> {
+    let directory = match path.iter().rposition(|&b| b == b'/') {
+        Some(0) => &path[..1],
+        Some(slash) => &path[..slash],
+        None => &[][..],
+    };
+    if directory.first() == Some(&b'/') {
+        return Some(directory.to_vec());
+    }
+    let mut buffer = [0u8; 4096];
+    let mut origin = sys::current_directory(&mut buffer).ok()?.to_vec();
+    if !directory.is_empty() {
+        if origin.last() != Some(&b'/') {
+            origin.push(b'/');
+        }
+        origin.extend_from_slice(directory);
+    }
+    Some(origin)
+}

@@ -1,0 +1,205 @@
+//! The interpreter's heap.
+//!
+//! Memory comes in arenas from the kernel and is never given back: what a committed transaction has allocated stays for good and can be
+//! sealed. Freed blocks go to lists by size, a power of two, and are used again first, so that a program that opens and closes the same
+//! library for ever does not grow.
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::cell::UnsafeCell;
+use core::ops::Range;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicBool, Ordering};
+use loader::addr::Addr;
+use loader::sys::{self, Place, Prot};
+
+/// Size of the first arena: enough for a program with a few libraries.
+const FIRST_ARENA: usize = 256 * 1024;
+/// Size of the later ones, unless a block needs more.
+const ARENA: usize = 1024 * 1024;
+/// Blocks are at least two words, for the list link and for alignment.
+const SMALLEST: u32 = 4;
+const CLASSES: usize = 48;
+/// How many arenas are remembered for sealing.
+const ARENAS: usize = 64;
+
+struct Block {
+    next: *mut Block,
+}
+
+struct State {
+    /// The unused rest of the current arena.
+    rest: Range<usize>,
+    /// Freed blocks by power of two.
+    free: [*mut Block; CLASSES],
+    /// Arenas that no commit has sealed yet.
+    arenas: [Range<usize>; ARENAS],
+    arena_count: usize,
+}
+
+/// The allocator.
+pub struct Heap {
+    busy: AtomicBool,
+    state: UnsafeCell<State>,
+}
+
+// SAFETY: the state is only touched between `lock` and `unlock`.
+unsafe impl Sync for Heap {}
+
+impl Default for Heap {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Heap {
+    /// A heap without memory.
+    pub const fn new() -> Heap {
+        let state = State {
+            rest: 0..0,
+            free: [null_mut(); CLASSES],
+            arenas: [const { 0..0 }; ARENAS],
+            arena_count: 0,
+        };
+        Heap { busy: AtomicBool::new(false), state: UnsafeCell::new(state) }
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        // The loader's lock is held around nearly every allocation, so contention is rare and short.
+        while self.busy.swap(true, Ordering::Acquire) {
+            rustix::thread::sched_yield();
+        }
+        // SAFETY: `busy` was free and is ours now.
+        let result = f(unsafe { &mut *self.state.get() });
+        self.busy.store(false, Ordering::Release);
+        result
+    }
+
+    /// Releases the lock in the child of a fork, whose other threads are gone.
+    pub fn reset_lock(&self) {
+        self.busy.store(false, Ordering::Release);
+    }
+
+    /// The arenas that were made since the last call: what a commit seals.
+    pub fn take_unsealed_arenas(&self, mut visit: impl FnMut(Range<Addr>)) {
+        let (arenas, count) = self.with(|state| {
+            let arenas = core::mem::replace(&mut state.arenas, [const { 0..0 }; ARENAS]);
+            (arenas, core::mem::take(&mut state.arena_count))
+        });
+        for arena in &arenas[..count] {
+            visit(Addr(arena.start)..Addr(arena.end));
+        }
+    }
+}
+
+fn class_of(layout: &Layout) -> u32 {
+    let size = layout.size().max(layout.align()).max(1);
+    (usize::BITS - (size - 1).leading_zeros()).max(SMALLEST)
+}
+
+impl State {
+    fn allocate(&mut self, class: u32) -> *mut u8 {
+        let Some(list) = self.free.get_mut(class as usize) else {
+            return null_mut();
+        };
+        if !list.is_null() {
+            let block = *list;
+            // SAFETY: a block on the list is free memory of this heap that starts with its link.
+            *list = unsafe { (*block).next };
+            return block.cast();
+        }
+        let size = 1usize << class;
+        // Blocks are aligned to their size up to a page, which is more than any allocation here asks for.
+        let align = size.min(4096);
+        let start = self.rest.start.wrapping_add(align - 1) & !(align - 1);
+        if start.checked_add(size).is_none_or(|end| end > self.rest.end) {
+            return self.grow(size);
+        }
+        self.rest.start = start + size;
+        start as *mut u8
+    }
+
+    fn grow(&mut self, size: usize) -> *mut u8 {
+        let usual = if self.rest.end == 0 { FIRST_ARENA } else { ARENA };
+        let len = usual.max((size + 4095) & !4095);
+        // SAFETY: new memory at a place of the kernel's choice.
+        let Ok(Addr(start)) = (unsafe { sys::map_anonymous(Place::Anywhere, len, Prot::READ_WRITE, false) }) else {
+            return null_mut();
+        };
+        if let Some(slot) = self.arenas.get_mut(self.arena_count) {
+            *slot = start..start + len;
+            self.arena_count += 1;
+        }
+        if len - size > self.rest.end - self.rest.start {
+            self.rest = start + size..start + len;
+        }
+        start as *mut u8
+    }
+}
+
+// SAFETY: blocks are disjoint, at least as large and as aligned as asked (a class is a power of two not below either), and stay mapped.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.align() > 4096 {
+            return null_mut();
+        }
+        self.with(|state| state.allocate(class_of(&layout)))
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        let class = class_of(&layout) as usize;
+        self.with(|state| {
+            let block: *mut Block = block.cast();
+            // SAFETY: the block is the caller's to give back, aligned and large enough for a link.
+            unsafe { (*block).next = state.free[class] };
+            state.free[class] = block;
+        });
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller guarantees that `size` rounded up to the alignment does not overflow.
+        let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        if class_of(&new) == class_of(&layout) {
+            return block;
+        }
+        // SAFETY: as for `alloc`.
+        let moved = unsafe { self.alloc(new) };
+        if !moved.is_null() {
+            // SAFETY: both blocks are at least as long as the shorter of the two sizes, and disjoint.
+            unsafe { core::ptr::copy_nonoverlapping(block, moved, layout.size().min(size)) };
+            // SAFETY: the old block is the caller's.
+            unsafe { self.dealloc(block, layout) };
+        }
+        moved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_disjoint_aligned_and_reused() {
+        let heap = Heap::new();
+        let mut blocks = std::vec::Vec::new();
+        for size in [1usize, 16, 17, 100, 4096, 5000, 300_000] {
+            let layout = Layout::from_size_align(size, 16).expect("valid");
+            // SAFETY: the layout is not empty.
+            let p = unsafe { heap.alloc(layout) };
+            assert!(!p.is_null() && p as usize % 16 == 0);
+            // SAFETY: the block is `size` bytes long.
+            unsafe { core::ptr::write_bytes(p, 0xa5, size) };
+            blocks.push((p as usize, size, layout));
+        }
+        blocks.sort_unstable_by_key(|b| b.0);
+        assert!(blocks.windows(2).all(|w| w[0].0 + w[0].1 <= w[1].0));
+        let (p, _, layout) = blocks[0];
+        // SAFETY: the block came from this heap with this layout.
+        unsafe { heap.dealloc(p as *mut u8, layout) };
+        // SAFETY: the layout is not empty.
+        assert_eq!(unsafe { heap.alloc(layout) } as usize, p);
+        let mut arenas = 0;
+        heap.take_unsealed_arenas(|_| arenas += 1);
+        assert_eq!(arenas, 2);
+        heap.take_unsealed_arenas(|_| panic!("taken already"));
+    }
+}
