@@ -11,10 +11,12 @@
 //! * [`loader`]: the loader under test, and the command lines that put a program under it.
 //! * [`compare`]: what counts as a difference.
 //! * [`requirement`]: what this machine lacks. A case that cannot run here is skipped, loudly, and counted.
+//! * [`attack`]: a process watched from outside, and calls that are refused.
 //! * [`suite`]: cases and other checks as trials of a test binary.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+pub mod attack;
 pub mod build;
 pub mod compare;
 pub mod interp;

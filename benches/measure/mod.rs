@@ -1,0 +1,6 @@
+//! The parts of a start-up measurement.
+
+pub mod patched;
+pub mod report;
+pub mod rounds;
+pub mod spawn;

@@ -1,0 +1,166 @@
+//! Starts in alternation, and what they amount to.
+
+use super::patched::{Program, ARRIVED};
+use super::spawn::{Cost, Setting, Start, Way};
+use conformance::attack::maps;
+use conformance::attack::trace::{Stop, Tracee, MSEAL};
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const EXIT_GROUP: u64 = 231;
+const PAGE: u64 = 4096;
+
+/// Middle and extremes of a series.
+#[derive(Debug, Clone, Copy)]
+pub struct Spread {
+    /// The middle one.
+    pub median: f64,
+    /// The smallest.
+    pub min: f64,
+    /// The greatest.
+    pub max: f64,
+}
+
+impl Spread {
+    fn of(mut values: Vec<f64>) -> Spread {
+        values.sort_by(f64::total_cmp);
+        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+        Spread { median: at(values.len() / 2), min: at(0), max: at(values.len().saturating_sub(1)) }
+    }
+}
+
+/// What a process had done when it arrived at its entry point.
+#[derive(Debug, Clone, Copy)]
+pub struct Observed {
+    /// System calls made.
+    pub calls: usize,
+    /// Those of mseal.
+    pub seals: usize,
+    /// Pages that it alone has, changed.
+    pub dirty: u64,
+    /// Libraries mapped, beside the program and the loader.
+    pub libraries: usize,
+}
+
+/// One setting of a group.
+#[derive(Debug, Clone)]
+pub struct Series {
+    /// Which.
+    pub setting: Setting,
+    /// Microseconds.
+    pub time: Spread,
+    /// To the neighbouring start of [`Setting::opponent`], pair by pair.
+    pub ratio: Spread,
+    /// The same ratio when what fork, exec and exit cost without a loader is taken off both.
+    pub net: Spread,
+    /// Page faults.
+    pub faults: Spread,
+    /// Under ptrace.
+    pub observed: Observed,
+}
+
+/// When to stop.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// After so many rounds,
+    pub rounds: usize,
+    /// or after this time.
+    pub time: Duration,
+}
+
+/// A program, entered in one way, under all settings.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// The program's name.
+    pub program: String,
+    /// How the loader was entered.
+    pub way: Way,
+    /// How many rounds were made.
+    pub rounds: usize,
+    /// In the order of [`Setting::ALL`].
+    pub series: Vec<Series>,
+}
+
+impl Group {
+    /// Starts `program` under each setting in turn, within `limits`. `floor` is the median of [`floor`].
+    pub fn measure(program: &Program, way: Way, interpreter: &Path, floor: f64, limits: Limits) -> io::Result<Group> {
+        let starts = Setting::ALL.map(|setting| Start::new(program, way, setting, interpreter));
+        let starts = starts.into_iter().collect::<io::Result<Vec<_>>>()?;
+        let observed = starts.iter().map(observe).collect::<io::Result<Vec<_>>>()?;
+        for start in &starts {
+            start.run()?;
+        }
+        let mut costs: Vec<Vec<Cost>> = vec![Vec::new(); starts.len()];
+        let begin = Instant::now();
+        for round in 0..limits.rounds {
+            if round > 2 && begin.elapsed() > limits.time {
+                break;
+            }
+            // Every other round backwards: nobody is always the first after a change of the file in the caches.
+            for index in 0..starts.len() {
+                let index = if round % 2 == 0 { index } else { starts.len() - 1 - index };
+                costs[index].push(starts[index].run()?);
+            }
+        }
+        let series = (0..starts.len()).map(|index| series(index, &costs, floor, observed[index])).collect();
+        Ok(Group { program: program.name.clone(), way, rounds: costs[0].len(), series })
+    }
+
+    /// The series of `setting`.
+    pub fn of(&self, setting: Setting) -> Option<&Series> {
+        self.series.iter().find(|series| series.setting == setting)
+    }
+}
+
+fn microseconds(cost: &Cost) -> f64 {
+    cost.time.as_secs_f64() * 1e6
+}
+
+fn series(index: usize, costs: &[Vec<Cost>], floor: f64, observed: Observed) -> Series {
+    let setting = Setting::ALL[index];
+    let own = &costs[index];
+    let opponent = Setting::ALL.iter().position(|&s| s == setting.opponent()).unwrap_or(index);
+    let ratio = |floor: f64| {
+        let pairs = own.iter().zip(&costs[opponent]);
+        Spread::of(pairs.map(|(a, b)| (microseconds(a) - floor) / (microseconds(b) - floor)).collect())
+    };
+    Series {
+        setting,
+        time: Spread::of(own.iter().map(microseconds).collect()),
+        ratio: ratio(0.0),
+        net: ratio(floor),
+        faults: Spread::of(own.iter().map(|cost| cost.faults as f64).collect()),
+        observed,
+    }
+}
+
+/// Microseconds that fork, exec and exit of `nothing` take.
+pub fn floor(nothing: &Path, rounds: usize) -> io::Result<Spread> {
+    let start = Start::alone(nothing)?;
+    let costs = (0..rounds.max(100)).map(|_| start.run()).collect::<io::Result<Vec<_>>>()?;
+    Ok(Spread::of(costs.iter().map(microseconds).collect()))
+}
+
+/// Follows a start to its entry point, whose exit_group is told from a loader's by the status.
+fn observe(start: &Start) -> io::Result<Observed> {
+    let mut tracee = Tracee::start(&mut start.command())?;
+    let (mut calls, mut seals) = (0, 0);
+    loop {
+        match tracee.resume()? {
+            Stop::Enter { number: EXIT_GROUP, arguments: [status, ..] } if status == ARRIVED as u64 => break,
+            Stop::Enter { number, .. } => {
+                calls += 1;
+                seals += usize::from(number == MSEAL);
+            }
+            Stop::Leave(_) => {}
+            Stop::Ended(ending) => return Err(io::Error::other(format!("it did not arrive at its entry: {ending}"))),
+        }
+    }
+    let regions = maps::of_process(tracee.pid())?;
+    let dirty = regions.iter().map(|region| region.private_dirty).sum::<u64>() / PAGE;
+    let code = regions.iter().filter(|r| r.permissions.contains('x') && r.name.starts_with('/'));
+    let objects: BTreeSet<&str> = code.map(|region| region.name.as_str()).collect();
+    Ok(Observed { calls, seals, dirty, libraries: objects.len().saturating_sub(2) })
+}

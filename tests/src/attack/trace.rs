@@ -1,0 +1,226 @@
+//! A process under ptrace(2), stopped at the start and the end of each of its system calls.
+
+#![allow(unsafe_code)]
+
+use crate::process::Ending;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+
+/// The number of mseal(2) on x86-64.
+pub const MSEAL: u64 = 462;
+
+/// A traced process. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Tracee {
+    child: Child,
+    ended: bool,
+    inside: bool,
+}
+
+/// Why a traced process stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// At a system call that it is about to make.
+    Enter {
+        /// Its number.
+        number: u64,
+        /// Its arguments.
+        arguments: [u64; 6],
+    },
+    /// At the return of the system call, with its result: an error number is negative.
+    Leave(i64),
+    /// It is gone.
+    Ended(Ending),
+}
+
+impl Tracee {
+    /// Starts `command` in a process group of its own and stops it at the end of its execve(2).
+    ///
+    /// What is observed then is the new program alone: nothing of it has run yet. All further calls must come from the
+    /// thread that made this one (ptrace's rule).
+    ///
+    /// # Errors
+    /// The command can't be started, or this process may not trace.
+    pub fn start(command: &mut Command) -> io::Result<Tracee> {
+        command.process_group(0);
+        // SAFETY: between fork and exec the closure makes one system call and touches no memory that another thread could own.
+        unsafe {
+            command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0usize, 0usize) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            });
+        }
+        let child = command.spawn()?;
+        let tracee = Tracee { child, ended: false, inside: false };
+        let status = tracee.wait()?;
+        if !libc::WIFSTOPPED(status) {
+            return Err(io::Error::other("the traced process ended before its first instruction"));
+        }
+        let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
+        tracee.request(libc::PTRACE_SETOPTIONS, options as usize)?;
+        Ok(tracee)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The child process, for its pipes.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Lets it run to its next stop. Signals reach it as if nobody traced it.
+    ///
+    /// # Errors
+    /// A failing ptrace or wait.
+    pub fn resume(&mut self) -> io::Result<Stop> {
+        let mut signal = 0;
+        loop {
+            self.request(libc::PTRACE_SYSCALL, signal as usize)?;
+            let status = self.wait()?;
+            if libc::WIFEXITED(status) {
+                self.ended = true;
+                return Ok(Stop::Ended(Ending::Exit(libc::WEXITSTATUS(status))));
+            }
+            if libc::WIFSIGNALED(status) {
+                self.ended = true;
+                return Ok(Stop::Ended(Ending::Signal(libc::WTERMSIG(status))));
+            }
+            if libc::WSTOPSIG(status) == libc::SIGTRAP | 0x80 {
+                return self.system_call();
+            }
+            // Anything else is a signal on its way to the process, or the notice of an execve of its own.
+            let stopped_by = libc::WSTOPSIG(status);
+            signal = if stopped_by == libc::SIGTRAP { 0 } else { stopped_by };
+        }
+    }
+
+    fn system_call(&mut self) -> io::Result<Stop> {
+        self.inside = !self.inside;
+        // SAFETY: the registers are plain integers, for which zero is a value.
+        let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+        self.request(libc::PTRACE_GETREGS, &raw mut registers as usize)?;
+        Ok(match self.inside {
+            true => Stop::Enter {
+                number: registers.orig_rax,
+                arguments: [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9],
+            },
+            false => Stop::Leave(registers.rax as i64),
+        })
+    }
+
+    fn request(&self, request: libc::c_uint, data: usize) -> io::Result<()> {
+        // SAFETY: the only request that makes the kernel write is PTRACE_GETREGS, and for it `data` points to a whole user_regs_struct.
+        match unsafe { libc::ptrace(request, self.child.id() as libc::pid_t, 0usize, data) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn wait(&self) -> io::Result<libc::c_int> {
+        let mut status = 0;
+        loop {
+            // SAFETY: the kernel writes one int to the address of a local variable.
+            let waited = unsafe { libc::waitpid(self.child.id() as libc::pid_t, &raw mut status, libc::__WALL) };
+            match waited {
+                -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+                -1 => return Err(io::Error::last_os_error()),
+                _ => return Ok(status),
+            }
+        }
+    }
+}
+
+impl Drop for Tracee {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.child.kill();
+            let _ = self.wait();
+        }
+    }
+}
+
+/// A call of mseal(2) and what came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seal {
+    /// First address.
+    pub start: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// 0 or a negative error number.
+    pub result: i64,
+}
+
+/// What a process asked of the kernel from its execve(2) on. Its children are not followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Calls {
+    /// How many system calls.
+    pub number: usize,
+    /// Those of mseal.
+    pub seals: Vec<Seal>,
+    /// How it ended.
+    pub ending: Ending,
+}
+
+/// Runs `command` to its end. Its streams go where the command says, which must not be a pipe that fills up.
+///
+/// # Errors
+/// The command can't be started or traced.
+pub fn calls(command: &mut Command) -> io::Result<Calls> {
+    let mut tracee = Tracee::start(command)?;
+    let mut calls = Calls { number: 0, seals: Vec::new(), ending: Ending::TimedOut };
+    let mut sealing = false;
+    loop {
+        match tracee.resume()? {
+            Stop::Enter { number, arguments: [start, length, ..] } => {
+                calls.number += 1;
+                sealing = number == MSEAL;
+                if sealing {
+                    calls.seals.push(Seal { start, length, result: 0 });
+                }
+            }
+            Stop::Leave(result) => {
+                if let (true, Some(seal)) = (sealing, calls.seals.last_mut()) {
+                    seal.result = result;
+                }
+            }
+            Stop::Ended(ending) => {
+                calls.ending = ending;
+                return Ok(calls);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_counted() {
+        let calls = calls(&mut Command::new("/bin/true")).expect("traceable");
+        assert_eq!(calls.ending, Ending::Exit(0));
+        assert!(calls.number > 10, "{calls:?}");
+    }
+
+    #[test]
+    fn entries_and_returns_alternate() {
+        let mut tracee = Tracee::start(&mut Command::new("/bin/false")).expect("traceable");
+        let mut last = Stop::Leave(0);
+        loop {
+            let stop = tracee.resume().expect("resumable");
+            match (&last, &stop) {
+                (Stop::Leave(_), Stop::Enter { .. }) | (Stop::Enter { .. }, Stop::Leave(_)) => {}
+                (Stop::Enter { number, .. }, Stop::Ended(Ending::Exit(1))) => {
+                    assert_eq!(*number as i64, libc::SYS_exit_group);
+                    return;
+                }
+                pair => panic!("{pair:?}"),
+            }
+            last = stop;
+        }
+    }
+}
