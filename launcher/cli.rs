@@ -2,8 +2,8 @@
 #![deny(unsafe_code)]
 
 use lexopt::{Arg, Parser};
-use std::ffi::OsString;
-use std::fmt;
+use loader::seal::tunables::SealLevel;
+use std::ffi::{OsStr, OsString};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,48 +14,50 @@ pub enum Command {
     Version,
     /// `ldseal run`.
     Run(RunArguments),
+    /// `ldseal report`.
+    Report(ReportArguments),
+}
+
+/// What to report on, and how.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ReportArguments {
+    /// JSON instead of tables.
+    pub json: bool,
+    /// What to report on.
+    pub of: ReportOf,
+}
+
+/// What to report on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ReportOf {
+    /// A process that runs already.
+    Process(u32),
+    /// A program to start.
+    Program(RunArguments),
 }
 
 /// A program to start, and how.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RunArguments {
     /// `--seal`; without it `GLIBC_TUNABLES` decides, in the interpreter.
-    pub level: Option<Level>,
+    pub level: Option<SealLevel>,
     /// The program's name as it was typed.
     pub program: OsString,
     /// The arguments after `argv[0]`.
     pub arguments: Vec<OsString>,
 }
 
-/// A value of the tunable `glibc.rtld.seal`: 0 off, 1 best effort, 2 a failure is fatal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Level(u8);
-
-impl Level {
-    fn parse(text: OsString) -> Result<Level, String> {
-        match text.to_str() {
-            Some("0") => Ok(Level(0)),
-            Some("1") => Ok(Level(1)),
-            Some("2") => Ok(Level(2)),
-            _ => Err(format!("--seal: {} is not a level (0, 1 or 2)", text.to_string_lossy())),
-        }
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 const HELP: &str = "\
 Usage: ldseal run [--seal LEVEL] [--] PROGRAM [ARGS]
+       ldseal report [--json] PID
+       ldseal report [--json] [--seal LEVEL] -- PROGRAM [ARGS]
        ldseal --help | --version
 
 Starts programs under ld-seal.so, a dynamic loader that seals (mseal(2)) what it maps.
 
 Commands:
-  run       start a program sealed
+  run       start a program sealed (the programs that it starts are not)
+  report    what is sealed in a process, per object and per region, and why the rest is not
 
 'ldseal COMMAND --help' says more about a command.
 ";
@@ -71,14 +73,33 @@ Options:
                 Default: glibc.rtld.seal in GLIBC_TUNABLES, else 1.
   --help        this text
 
-The programs that PROGRAM starts are not sealed: the kernel gives them the system's loader, which knows nothing of seals.
-A child that is itself started under ld-seal.so takes its level from GLIBC_TUNABLES, not from --seal.
+Children are not sealed: for a program that PROGRAM starts, or replaces itself by (env, nice, scripts that begin with
+#!/usr/bin/env), the kernel takes the system's loader, which knows nothing of seals. A child that is itself started under
+ld-seal.so inherits the level only through GLIBC_TUNABLES, not from --seal.
 
 Refused, with the reason: setuid and setgid programs and those with file capabilities (their privileges would be lost),
 static programs, programs of another machine or of 32 bits, programs of another C library than glibc.
 
 Exit status: the program's own; 126 when PROGRAM is found but can't be run, 127 when it is not found, 2 for a wrong option.
 RUST_LOG=ldseal=debug in the environment shows each decision.
+";
+
+const HELP_REPORT: &str = "\
+Usage: ldseal report [--json] PID
+       ldseal report [--json] [--seal LEVEL] -- PROGRAM [ARGS]
+
+Shows which memory of a process is sealed and, where it is not, why, as far as that can be seen from outside.
+Given a PROGRAM, starts it sealed as 'ldseal run' does, stops it at its entry point, when everything is loaded, sealed and
+the libraries' constructors have run but the program itself has not begun, reports, and kills it. What the constructors
+write to standard output goes to standard error.
+
+Options:
+  --json        one JSON object instead of tables
+  --seal LEVEL  the level to start PROGRAM at, as for 'ldseal run'
+  --help        this text
+
+Exit status: 0; 1 when the process can't be looked at; 2 for a wrong option; for a PROGRAM that can't be run 126 or 127 as
+'ldseal run'; for a PROGRAM that ends before its entry point the status it ends with.
 ";
 
 /// Reads the arguments that follow the command's own name.
@@ -92,6 +113,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, String> {
         Some(Arg::Long("help") | Arg::Short('h')) => Ok(Command::Help(HELP)),
         Some(Arg::Long("version") | Arg::Short('V')) => Ok(Command::Version),
         Some(Arg::Value(command)) if command == "run" => parse_run(parser),
+        Some(Arg::Value(command)) if command == "report" => parse_report(parser),
         Some(Arg::Value(command)) => Err(format!("unknown command: {}", command.to_string_lossy())),
         Some(argument) => Err(text(argument.unexpected())),
     }
@@ -103,7 +125,7 @@ fn parse_run(mut parser: Parser) -> Result<Command, String> {
         match parser.next().map_err(text)? {
             None => return Err("run: which program?".into()),
             Some(Arg::Long("help") | Arg::Short('h')) => return Ok(Command::Help(HELP_RUN)),
-            Some(Arg::Long("seal")) => level = Some(Level::parse(parser.value().map_err(text)?)?),
+            Some(Arg::Long("seal")) => level = Some(parse_level(&mut parser)?),
             Some(Arg::Value(program)) => {
                 let arguments = parser.raw_args().map_err(text)?.collect();
                 return Ok(Command::Run(RunArguments { level, program, arguments }));
@@ -111,6 +133,57 @@ fn parse_run(mut parser: Parser) -> Result<Command, String> {
             Some(argument) => return Err(text(argument.unexpected())),
         }
     }
+}
+
+fn parse_report(mut parser: Parser) -> Result<Command, String> {
+    let mut arguments: Vec<OsString> = parser.raw_args().map_err(text)?.collect();
+    let program = arguments.iter().position(|argument| argument == "--").map(|at| {
+        let program = arguments.split_off(at + 1);
+        arguments.truncate(at);
+        program.into_iter()
+    });
+    let mut parser = Parser::from_args(arguments);
+    let (mut json, mut level, mut pid) = (false, None, None);
+    while let Some(argument) = parser.next().map_err(text)? {
+        match argument {
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help(HELP_REPORT)),
+            Arg::Long("json") => json = true,
+            Arg::Long("seal") if program.is_some() => level = Some(parse_level(&mut parser)?),
+            Arg::Long("seal") => {
+                return Err("report: --seal is for a program to start: report --seal LEVEL -- PROGRAM".into())
+            }
+            Arg::Value(value) if program.is_none() && pid.is_none() => pid = Some(parse_pid(&value)?),
+            argument => return Err(text(argument.unexpected())),
+        }
+    }
+    let of = match (pid, program) {
+        (Some(pid), None) => ReportOf::Process(pid),
+        (None, Some(mut program)) => {
+            let name = program.next().ok_or("report: which program?")?;
+            ReportOf::Program(RunArguments { level, program: name, arguments: program.collect() })
+        }
+        _ => return Err("report: which process?".into()),
+    };
+    Ok(Command::Report(ReportArguments { json, of }))
+}
+
+fn parse_level(parser: &mut Parser) -> Result<SealLevel, String> {
+    let value = parser.value().map_err(text)?;
+    match value.to_str() {
+        Some("0") => Ok(SealLevel::Off),
+        Some("1") => Ok(SealLevel::BestEffort),
+        Some("2") => Ok(SealLevel::Enforced),
+        _ => Err(format!("--seal: {} is not a level (0, 1 or 2)", value.to_string_lossy())),
+    }
+}
+
+fn parse_pid(value: &OsStr) -> Result<u32, String> {
+    let pid =
+        value.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit())).and_then(|text| text.parse().ok());
+    pid.filter(|&pid| pid > 0).ok_or_else(|| {
+        let value = value.to_string_lossy();
+        format!("report: {value} is not a process ID; for a program to start: report -- {value}")
+    })
 }
 
 fn text(error: lexopt::Error) -> String {
@@ -125,16 +198,19 @@ mod tests {
         parse(arguments.iter().map(OsString::from).collect())
     }
 
-    fn run(level: Option<u8>, program: &str, arguments: &[&str]) -> Result<Command, String> {
+    fn run(level: Option<SealLevel>, program: &str, arguments: &[&str]) -> Result<Command, String> {
         let arguments = arguments.iter().map(OsString::from).collect();
-        Ok(Command::Run(RunArguments { level: level.map(Level), program: program.into(), arguments }))
+        Ok(Command::Run(RunArguments { level, program: program.into(), arguments }))
     }
 
     #[test]
     fn options_end_at_the_program() {
         assert_eq!(parsed(&["run", "ls", "--seal", "2", "-l"]), run(None, "ls", &["--seal", "2", "-l"]));
-        assert_eq!(parsed(&["run", "--seal=2", "ls", "--help"]), run(Some(2), "ls", &["--help"]));
-        assert_eq!(parsed(&["run", "--seal", "0", "--", "--ls", "--", "-x"]), run(Some(0), "--ls", &["--", "-x"]));
+        assert_eq!(parsed(&["run", "--seal=2", "ls", "--help"]), run(Some(SealLevel::Enforced), "ls", &["--help"]));
+        assert_eq!(
+            parsed(&["run", "--seal", "0", "--", "--ls", "--", "-x"]),
+            run(Some(SealLevel::Off), "--ls", &["--", "-x"])
+        );
         assert_eq!(parsed(&["run", "ls", "--", "a"]), run(None, "ls", &["--", "a"]));
     }
 
@@ -151,6 +227,31 @@ mod tests {
         assert_eq!(parsed(&["--help"]), Ok(Command::Help(HELP)));
         assert_eq!(parsed(&["run", "--seal", "1", "--help", "ls"]), Ok(Command::Help(HELP_RUN)));
         assert_eq!(parsed(&["run", "ls", "--help"]), run(None, "ls", &["--help"]));
+    }
+
+    #[test]
+    fn reports_are_of_processes_or_programs() {
+        let process = |json, pid| Ok(Command::Report(ReportArguments { json, of: ReportOf::Process(pid) }));
+        assert_eq!(parsed(&["report", "12"]), process(false, 12));
+        assert_eq!(parsed(&["report", "12", "--json"]), process(true, 12));
+        let Ok(Command::Run(expected)) = run(Some(SealLevel::Enforced), "12", &["--json", "--"]) else {
+            unreachable!()
+        };
+        let expected = Ok(Command::Report(ReportArguments { json: false, of: ReportOf::Program(expected) }));
+        assert_eq!(parsed(&["report", "--seal=2", "--", "12", "--json", "--"]), expected);
+        for wrong in [
+            &["report"][..],
+            &["report", "--"],
+            &["report", "ls"],
+            &["report", "0"],
+            &["report", "+1"],
+            &["report", "-1"],
+        ] {
+            assert!(parsed(wrong).is_err(), "{wrong:?}");
+        }
+        for wrong in [&["report", "1", "--", "ls"][..], &["report", "1", "2"], &["report", "--seal=1", "1"]] {
+            assert!(parsed(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

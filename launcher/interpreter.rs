@@ -9,9 +9,9 @@
 //! 3. A file under `$XDG_CACHE_HOME/ldseal` or `~/.cache/ldseal`, in a directory that belongs to this user and that nobody
 //!    else may write to.
 
-use crate::cli::Level;
 use crate::run::Start;
 use crate::sys;
+use loader::seal::tunables::SealLevel;
 use std::ffi::{CString, OsString};
 use std::fs;
 use std::io::{self, Write};
@@ -28,10 +28,10 @@ pub const IMAGE: &[u8] = include_bytes!(env!("LDSEAL_IMAGE"));
 
 /// The command line of the interpreter for a program: the level travels as an option, so the environment stays as it is.
 /// `--launched` is a word between launcher and interpreter: "set comm and /proc/self/cmdline as a direct start would".
-pub fn arguments(start: &Start, level: Option<Level>) -> Vec<OsString> {
+pub fn arguments(start: &Start, level: Option<SealLevel>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec![NAME.into(), "--launched".into()];
     if let Some(level) = level {
-        arguments.extend(["--seal".into(), level.to_string().into()]);
+        arguments.extend(["--seal".into(), level.number().to_string().into()]);
     }
     let mut argv = start.argv.iter().cloned();
     arguments.extend(["--argv0".into(), argv.next().unwrap_or_default()]);
@@ -53,9 +53,7 @@ pub fn execute(arguments: &[OsString]) -> String {
         }
     }
     let mut reasons = Vec::new();
-    let ways: [(&str, fn() -> io::Result<OwnedFd>); 3] =
-        [("the file beside ldseal", beside), ("memory", in_memory), ("the user's cache", cached)];
-    for (way, open) in ways {
+    for (way, open) in WAYS {
         let error = match open() {
             Ok(image) => {
                 log::debug!("executing the interpreter from {way}");
@@ -68,6 +66,13 @@ pub fn execute(arguments: &[OsString]) -> String {
     }
     reasons.join("; ")
 }
+
+/// Opens a file that holds the interpreter.
+type Way = fn() -> io::Result<OwnedFd>;
+
+/// The ways to the interpreter, best first.
+const WAYS: [(&str, Way); 3] =
+    [("the file beside ldseal", beside), ("memory", in_memory), ("the user's cache", cached)];
 
 /// The file beside this command, when it holds the image.
 fn beside() -> io::Result<OwnedFd> {

@@ -2,11 +2,14 @@
 //!
 //! * [`cli`] turns the command line into a [`cli::Command`].
 //! * [`run`] decides what a direct start would run, refuses what can't be sealed, and becomes the interpreter.
+//! * [`report`] looks at a live process and says what is sealed.
 //! * [`interpreter`] knows where the interpreter is.
 #![cfg_attr(not(test), no_main)]
 
 mod cli;
+mod elf;
 mod interpreter;
+mod report;
 mod run;
 mod sys;
 
@@ -35,6 +38,7 @@ fn ldseal(arguments: Vec<OsString>) -> u8 {
             eprintln!("ldseal: {refusal}");
             refusal.status
         }
+        Ok(cli::Command::Report(arguments)) => report::report(&arguments),
         Err(error) => {
             eprintln!("ldseal: {error}\nTry 'ldseal --help' for more information.");
             EXIT_USAGE

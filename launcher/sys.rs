@@ -1,9 +1,11 @@
-//! The one thing this command needs of the kernel that no crate offers in this form.
+//! What this command needs of the kernel that no crate offers in a safe form.
 
 use std::ffi::{c_char, CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
+
+use nix::unistd::{ForkResult, Pid};
 
 extern "C" {
     static environ: *const *const c_char;
@@ -22,4 +24,16 @@ pub fn execute(image: &OwnedFd, argv: &[CString]) -> io::Error {
         libc::syscall(libc::SYS_execveat, fd, empty.as_ptr(), pointers.as_ptr(), environ, flags);
     }
     io::Error::last_os_error()
+}
+
+/// Runs `child` in a new process, which ends with the status that it returns.
+///
+/// # Errors
+/// The kernel's.
+pub fn fork(child: impl FnOnce() -> u8) -> nix::Result<Pid> {
+    // SAFETY: this process has a single thread, so the child finds no lock held by a thread that it does not have.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => std::process::exit(child().into()),
+    }
 }

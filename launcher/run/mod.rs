@@ -1,12 +1,13 @@
 //! `ldseal run`: becomes the interpreter, which runs what a direct start would have run.
 #![deny(unsafe_code)]
 
-pub mod elf;
 mod find;
+mod fitness;
 mod privilege;
 mod resolve;
 mod shebang;
 
+pub use find::text as error_text;
 pub use resolve::{resolve, Start};
 
 use crate::cli::RunArguments;

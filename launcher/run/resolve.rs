@@ -1,6 +1,7 @@
 //! From the name of a program to the ELF file that runs, with the arguments it gets.
 
-use super::{elf, find, privilege, shebang, Refusal, NOT_EXECUTABLE, NOT_FOUND};
+use super::{find, fitness, privilege, shebang, Refusal, NOT_EXECUTABLE, NOT_FOUND};
+use crate::elf;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -68,8 +69,7 @@ fn examine(name: &OsStr, path: &Path) -> Result<Contents, Refusal> {
     let file = File::open(path).map_err(unreadable)?;
     let (head, length) = read_head(&file).map_err(unreadable)?;
     if head.starts_with(elf::MAGIC) {
-        let read = |offset, length| read_exact_at(&file, offset, length);
-        elf::check(&read).map_err(|problem| refuse(problem.to_string()))?;
+        fitness::check(&file).map_err(|problem| refuse(problem.to_string()))?;
         privilege::check(&file).map_err(|problem| refuse(problem.to_string()))?;
         return Ok(Contents::Program);
     }
@@ -114,10 +114,4 @@ fn read_head(file: &File) -> io::Result<(shebang::Head, usize)> {
         }
     }
     Ok((head, length))
-}
-
-fn read_exact_at(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, offset)?;
-    Ok(bytes)
 }

@@ -1,0 +1,222 @@
+//! From a process to its report.
+
+use super::model::{Address, Group, Kernel, Kind, Region, Report, Role, Summary, NOT_STOPPED};
+use super::objects::{self, Object};
+use super::process::Process;
+use super::reason::{Evidence, Owner, Settings};
+use super::smaps::{self, Mapping};
+use crate::interpreter;
+use loader::addr::Addr;
+use loader::seal::tunables::SealLevel;
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+
+/// Looks at a process. `given` is the level it was asked to have, when it was this command that started it.
+///
+/// # Errors
+/// No such process, or no right to look at it.
+pub fn collect(process: &Process, given: Option<Option<SealLevel>>) -> io::Result<Report> {
+    let mappings = process.mappings()?;
+    if mappings.is_empty() {
+        return Err(io::Error::other("it has no memory: a kernel thread, or it has ended"));
+    }
+    let mut images = HashMap::new();
+    let objects = objects::find(&mappings, |mapping| {
+        images.entry((mapping.name.clone(), mapping.inode)).or_insert_with(|| process.image(mapping)).clone()
+    });
+    let roles = roles(process, &objects);
+    let settings = Settings::of(process, given);
+    let under_ld_seal = objects.iter().any(is_ld_seal);
+    let sealed: Vec<bool> = objects.iter().map(|object| is_sealed(object, &mappings)).collect();
+    let evidence =
+        Evidence { kernel: kernel()?, under_ld_seal, settings: &settings, any_sealed: sealed.contains(&true) };
+    let at_start = objects::closure(&objects, start_roots(process, &objects, &roles));
+    let owners = sealed.iter().zip(at_start).map(|(&any_sealed, at_start)| Owner { any_sealed, at_start }).collect();
+    let groups = Grouping { objects: &objects, roles, owners, evidence: &evidence }.groups(&mappings);
+    let command = process.command_line().iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+    let known = under_ld_seal && (settings.certain || settings.level.is_some() && evidence.agrees());
+    Ok(Report {
+        pid: process.pid,
+        command,
+        under_ld_seal,
+        level: settings.level.filter(|_| known).map(SealLevel::number),
+        level_source: match (under_ld_seal, known) {
+            (false, _) => "not started under ld-seal.so",
+            (true, true) => settings.source,
+            (true, false) => "its options can't be seen",
+        },
+        kernel: evidence.kernel,
+        summary: summary(&mappings, &groups),
+        objects: groups,
+        not_stopped: NOT_STOPPED,
+    })
+}
+
+/// What the running kernel offers, seen by trying: an empty range can be sealed wherever mseal exists, and this very
+/// process has sealed nothing, so a sealed vDSO is the kernel's work.
+fn kernel() -> io::Result<Kernel> {
+    let mseal = loader::sys::mseal(Addr(0)..Addr(0)) != Err(rustix::io::Errno::NOSYS);
+    let own = Process { pid: std::process::id() }.mappings()?;
+    let seals_system_mappings = own.iter().any(|mapping| mapping.name == "[vdso]" && mapping.sealed);
+    Ok(Kernel { mseal, seals_system_mappings })
+}
+
+/// Whether an object is `ld-seal.so`: by its name, or, for a copy of another name, by what its file says.
+fn is_ld_seal(object: &Object) -> bool {
+    let name = objects::file_name(&object.path);
+    let named = name.strip_prefix("memfd:").unwrap_or(name) == interpreter::NAME;
+    named || super::image::Image::read(interpreter::IMAGE).is_some_and(|image| image == *object.image)
+}
+
+fn roles(process: &Process, objects: &[Object]) -> Vec<Role> {
+    let executed = process.executable();
+    let loader = |object: &Object| is_ld_seal(object) || object.name().starts_with("ld-linux");
+    // A program under a loader that was itself executed is known by its own word only.
+    let program = objects
+        .iter()
+        .position(|object| Some(&object.path) == executed.as_ref() && !loader(object))
+        .or_else(|| objects.iter().position(|object| object.image.program && !loader(object)));
+    let role = |(index, object): (usize, &Object)| match object {
+        _ if Some(index) == program => Role::Executable,
+        object if loader(object) => Role::Interpreter,
+        _ => Role::Library,
+    };
+    objects.iter().enumerate().map(role).collect()
+}
+
+/// The objects that the start of the program is about: itself, its loader, and what LD_PRELOAD names.
+fn start_roots(process: &Process, objects: &[Object], roles: &[Role]) -> Vec<usize> {
+    let preload = process.variable(b"LD_PRELOAD").unwrap_or_default();
+    let preloaded: Vec<String> =
+        preload.split(|byte| b" :".contains(byte)).map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+    let is_root = |index: &usize| {
+        let name = objects::file_name(&objects[*index].path);
+        roles[*index] != Role::Library || preloaded.iter().any(|preload| objects::file_name(preload) == name)
+    };
+    (0..objects.len()).filter(is_root).collect()
+}
+
+fn is_sealed(object: &Object, mappings: &[Mapping]) -> bool {
+    mappings.iter().any(|mapping| mapping.sealed && objects::inside(&mapping.range, object).is_some())
+}
+
+impl Evidence<'_> {
+    /// Whether the seals that are there fit the level that the process was told.
+    fn agrees(&self) -> bool {
+        self.settings.level.is_some_and(|level| (level != SealLevel::Off) == self.any_sealed)
+    }
+}
+
+/// Puts each page of each mapping into the group it belongs to.
+struct Grouping<'a> {
+    objects: &'a [Object],
+    roles: Vec<Role>,
+    owners: Vec<Owner>,
+    evidence: &'a Evidence<'a>,
+}
+
+impl Grouping<'_> {
+    fn groups(&self, mappings: &[Mapping]) -> Vec<Group> {
+        let of_object = |(object, &role): (&Object, &Role)| {
+            let bias = Some(Address(object.bias));
+            Group { name: object.path.clone(), role, bias, mapped_bytes: 0, sealed_bytes: 0, regions: Vec::new() }
+        };
+        let mut groups: Vec<Group> = self.objects.iter().zip(&self.roles).map(of_object).collect();
+        for mapping in mappings {
+            let mut at = mapping.range.start;
+            while at < mapping.range.end {
+                let owner = self.objects.iter().position(|object| object.span().contains(&at));
+                let end = match owner {
+                    Some(index) => self.objects[index].span().end,
+                    None => self
+                        .objects
+                        .iter()
+                        .map(|o| o.span().start)
+                        .filter(|&start| start > at)
+                        .min()
+                        .unwrap_or(u64::MAX),
+                };
+                let range = at..end.min(mapping.range.end);
+                at = range.end;
+                match owner {
+                    Some(index) => {
+                        for (range, kind) in self.objects[index].cut(range) {
+                            groups[index].add(self.region(mapping, range, kind, Some(self.owners[index])));
+                        }
+                    }
+                    None => self.add_other(&mut groups, mapping, range),
+                }
+            }
+        }
+        groups
+    }
+
+    /// Memory of no object goes to the group of its name.
+    fn add_other(&self, groups: &mut Vec<Group>, mapping: &Mapping, range: Range<u64>) {
+        let (kind, role) = other(&mapping.name);
+        let name = if mapping.name.is_empty() { "[anonymous]" } else { &mapping.name };
+        let group = match groups.iter().position(|group| group.bias.is_none() && group.name == name) {
+            Some(index) => index,
+            None => {
+                let (bias, regions) = (None, Vec::new());
+                groups.push(Group { name: name.into(), role, bias, mapped_bytes: 0, sealed_bytes: 0, regions });
+                groups.len() - 1
+            }
+        };
+        groups[group].add(self.region(mapping, range, kind, None));
+    }
+
+    fn region(&self, mapping: &Mapping, range: Range<u64>, kind: Kind, owner: Option<Owner>) -> Region {
+        Region {
+            start: Address(range.start),
+            end: Address(range.end),
+            size: range.end - range.start,
+            protections: mapping.permissions.to_string(),
+            kind,
+            file: (mapping.inode != 0).then(|| mapping.name.clone()),
+            sealed: mapping.sealed,
+            why_not: (!mapping.sealed).then(|| self.evidence.why_not(kind, owner)),
+        }
+    }
+}
+
+impl Group {
+    fn add(&mut self, region: Region) {
+        self.mapped_bytes += region.size;
+        if region.sealed {
+            self.sealed_bytes += region.size;
+        }
+        self.regions.push(region);
+    }
+}
+
+/// What memory outside of all objects is, by the kernel's name for it.
+fn other(name: &str) -> (Kind, Role) {
+    match name {
+        "[vdso]" => (Kind::Vdso, Role::Kernel),
+        "[vsyscall]" => (Kind::Vsyscall, Role::Kernel),
+        "[heap]" => (Kind::Heap, Role::Other),
+        "[stack]" => (Kind::Stack, Role::Other),
+        _ if name.starts_with("[vvar") => (Kind::Vvar, Role::Kernel),
+        _ if name.starts_with('/') => (Kind::MappedFile, Role::Other),
+        _ => (Kind::Anonymous, Role::Other),
+    }
+}
+
+fn summary(mappings: &[smaps::Mapping], groups: &[Group]) -> Summary {
+    let mut summary = Summary::default();
+    for mapping in mappings.iter().filter(|mapping| mapping.name != "[vsyscall]") {
+        summary.mappings += 1;
+        summary.mapped_bytes += mapping.range.end - mapping.range.start;
+        if mapping.sealed {
+            summary.sealed_mappings += 1;
+            summary.sealed_bytes += mapping.range.end - mapping.range.start;
+        }
+    }
+    for group in groups.iter().filter(|group| group.bias.is_some()) {
+        summary.object_bytes += group.mapped_bytes;
+        summary.sealed_object_bytes += group.sealed_bytes;
+    }
+    summary
+}

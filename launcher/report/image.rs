@@ -1,0 +1,219 @@
+//! What an ELF file says about the memory it will occupy (gABI, "Program Loading").
+
+use super::model::Kind;
+use crate::elf::{Headers, ReadAt};
+use goblin::elf::dynamic::{DF_1_PIE, DT_FLAGS_1, DT_NEEDED, DT_SONAME, DT_STRSZ, DT_STRTAB};
+use goblin::elf::header::ET_EXEC;
+use goblin::elf::program_header::{ProgramHeader, PF_W, PF_X, PT_DYNAMIC, PT_GNU_RELRO, PT_INTERP, PT_LOAD};
+use std::ops::Range;
+
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
+
+/// `PT_GNU_MUTABLE` of the glibc patches for sealing: memory inside an image that is never sealed.
+const PT_GNU_MUTABLE: u32 = 0x6474_f555;
+
+/// The largest dynamic section and string table that are looked at.
+const TABLE: u64 = 1 << 24;
+
+/// The image that a file asks for; addresses are those of the file, before any bias.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Image {
+    /// The PT_LOADs, in pages.
+    pub loads: Vec<Load>,
+    /// The pages that PT_GNU_RELRO makes read-only: its end rounded down, as glibc does.
+    pub relro: Range<u64>,
+    /// Pages that PT_GNU_MUTABLE keeps open.
+    pub mutable: Vec<Range<u64>>,
+    /// `e_entry`
+    pub entry: u64,
+    /// Whether it is a program and not a library: it names an interpreter, and is ET_EXEC or has DF_1_PIE.
+    pub program: bool,
+    /// DT_SONAME
+    pub soname: Option<String>,
+    /// DT_NEEDED, in order.
+    pub needed: Vec<String>,
+}
+
+/// A PT_LOAD.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Load {
+    /// The pages that it occupies.
+    pub pages: Range<u64>,
+    /// Where the pages that hold bytes of the file end.
+    pub file_end: u64,
+    /// Offset of the first page in the file.
+    pub offset: u64,
+    /// PF_W
+    pub write: bool,
+    /// PF_X
+    pub execute: bool,
+}
+
+impl Image {
+    /// Reads what a file says; None when it is no ELF file that can be loaded.
+    pub fn read(file: &(impl ReadAt + ?Sized)) -> Option<Image> {
+        let headers = Headers::read(file)?;
+        let of_type = |wanted| headers.segments.iter().filter(move |segment| segment.p_type == wanted);
+        let loads = of_type(PT_LOAD).filter(|segment| segment.p_memsz > 0).map(load).collect::<Option<Vec<_>>>()?;
+        let mut image = Image { loads, entry: headers.file.e_entry, ..Image::default() };
+        image.span()?;
+        if let Some(segment) = headers.segment(PT_GNU_RELRO) {
+            image.relro = down(segment.p_vaddr)..down(segment.p_vaddr.checked_add(segment.p_memsz)?);
+        }
+        image.mutable = of_type(PT_GNU_MUTABLE).filter_map(pages).collect();
+        let dynamic = Dynamic::read(file, &headers).unwrap_or_default();
+        let program = headers.file.e_type == ET_EXEC || dynamic.flags_1 & DF_1_PIE != 0;
+        image.program = program && headers.segment(PT_INTERP).is_some();
+        image.soname = dynamic.soname;
+        image.needed = dynamic.needed;
+        Some(image)
+    }
+
+    /// From the first to the last page.
+    pub fn span(&self) -> Option<Range<u64>> {
+        let start = self.loads.iter().map(|load| load.pages.start).min()?;
+        let end = self.loads.iter().map(|load| load.pages.end).max()?;
+        (start < end).then_some(start..end)
+    }
+
+    /// What the page at an address is for.
+    pub fn part(&self, address: u64) -> Kind {
+        if self.mutable.iter().any(|range| range.contains(&address)) {
+            return Kind::Mutable;
+        }
+        if self.relro.contains(&address) {
+            return Kind::Relro;
+        }
+        // Where two share a page, the later one's bytes and protections are what is seen.
+        match self.loads.iter().rev().find(|load| load.pages.contains(&address)) {
+            None => Kind::Gap,
+            Some(load) if load.write && address < load.file_end => Kind::Data,
+            Some(load) if load.write => Kind::Bss,
+            Some(load) if load.execute => Kind::Text,
+            Some(_) => Kind::Rodata,
+        }
+    }
+
+    /// The addresses at which one part may end and another begin.
+    pub fn boundaries(&self) -> Vec<u64> {
+        let mut boundaries: Vec<u64> =
+            self.loads.iter().flat_map(|load| [load.pages.start, load.file_end, load.pages.end]).collect();
+        boundaries.extend(self.mutable.iter().chain([&self.relro]).flat_map(|range| [range.start, range.end]));
+        boundaries.sort_unstable();
+        boundaries.dedup();
+        boundaries
+    }
+}
+
+fn down(address: u64) -> u64 {
+    address & !(PAGE - 1)
+}
+
+fn up(address: u64) -> Option<u64> {
+    Some(down(address.checked_add(PAGE - 1)?))
+}
+
+fn pages(segment: &ProgramHeader) -> Option<Range<u64>> {
+    Some(down(segment.p_vaddr)..up(segment.p_vaddr.checked_add(segment.p_memsz)?)?)
+}
+
+fn load(segment: &ProgramHeader) -> Option<Load> {
+    let file_end = up(segment.p_vaddr.checked_add(segment.p_filesz.min(segment.p_memsz))?)?;
+    let (write, execute) = (segment.p_flags & PF_W != 0, segment.p_flags & PF_X != 0);
+    Some(Load { pages: pages(segment)?, file_end, offset: down(segment.p_offset), write, execute })
+}
+
+/// What is wanted of the dynamic section.
+#[derive(Default)]
+struct Dynamic {
+    flags_1: u64,
+    soname: Option<String>,
+    needed: Vec<String>,
+}
+
+impl Dynamic {
+    fn read(file: &(impl ReadAt + ?Sized), headers: &Headers) -> Option<Dynamic> {
+        let segment = headers.segment(PT_DYNAMIC)?;
+        let bytes = file.read_at(segment.p_offset, usize::try_from(segment.p_filesz.min(TABLE)).ok()?).ok()?;
+        let entries: Vec<(u64, u64)> = bytes.chunks_exact(16).map(entry).take_while(|&(tag, _)| tag != 0).collect();
+        let value = |wanted| entries.iter().find(|&&(tag, _)| tag == wanted).map(|&(_, value)| value);
+        let address = value(DT_STRTAB)?;
+        let holder = headers.segments.iter().find(|segment| {
+            segment.p_type == PT_LOAD && address >= segment.p_vaddr && address - segment.p_vaddr < segment.p_filesz
+        })?;
+        let offset = holder.p_offset.checked_add(address - holder.p_vaddr)?;
+        let strings = file.read_at(offset, usize::try_from(value(DT_STRSZ)?.min(TABLE)).ok()?).ok()?;
+        let string = |at: u64| {
+            let bytes = strings.get(usize::try_from(at).ok()?..)?;
+            let length = bytes.iter().position(|&byte| byte == 0)?;
+            Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
+        };
+        let needed = entries.iter().filter(|&&(tag, _)| tag == DT_NEEDED).filter_map(|&(_, at)| string(at)).collect();
+        let soname = value(DT_SONAME).and_then(string);
+        Some(Dynamic { flags_1: value(DT_FLAGS_1).unwrap_or_default(), soname, needed })
+    }
+}
+
+/// `d_tag` and `d_val` of an entry of 16 bytes.
+fn entry(bytes: &[u8]) -> (u64, u64) {
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+    (word(&bytes[..8]), word(&bytes[8..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_program() {
+        let file = std::fs::File::open("/proc/self/exe").expect("own executable");
+        let image = Image::read(&file).expect("an ELF file");
+        assert!(image.program);
+        assert!(image.needed.iter().any(|name| name == "libc.so.6"), "{:?}", image.needed);
+        assert_eq!(image.part(image.entry), Kind::Text);
+        assert_eq!(image.part(image.relro.start), Kind::Relro);
+        let span = image.span().expect("PT_LOADs");
+        assert!(image.boundaries().iter().all(|&at| (span.start..=span.end).contains(&at)));
+    }
+
+    #[test]
+    fn parts() {
+        let load = |pages: Range<u64>, file_end, write, execute| Load { pages, file_end, offset: 0, write, execute };
+        let image = Image {
+            loads: vec![
+                load(0..0x1000, 0x1000, false, false),
+                load(0x1000..0x3000, 0x3000, false, true),
+                load(0x5000..0x9000, 0x7000, true, false),
+            ],
+            relro: 0x5000..0x6000,
+            mutable: vec![0x8000..0x9000],
+            ..Image::default()
+        };
+        let parts: Vec<Kind> = (0..10).map(|page| image.part(page * PAGE)).collect();
+        use Kind::*;
+        assert_eq!(parts, [Rodata, Text, Text, Gap, Gap, Relro, Data, Bss, Mutable, Gap]);
+    }
+
+    #[test]
+    fn other_files_have_no_image() {
+        assert_eq!(Image::read(&b"#!/bin/sh\n"[..]), None);
+        assert_eq!(Image::read(&[0x7f][..]), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_damage_is_survived(damage in proptest::collection::vec((0usize..4096, proptest::prelude::any::<u8>()), 1..40)) {
+            let mut file = std::fs::read("/proc/self/exe").expect("own executable");
+            file.truncate(1 << 16);
+            for (at, value) in damage {
+                file[at] = value;
+            }
+            if let Some(image) = Image::read(&file[..]) {
+                for at in image.boundaries() {
+                    let _ = image.part(at);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The report as data: what the tables show and the JSON holds.
+
+use serde::Serialize;
+use std::fmt;
+use std::ops::Range;
+
+/// The seals of one process.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The process.
+    pub pid: u32,
+    /// Its command line.
+    pub command: Vec<String>,
+    /// Whether its loader is `ld-seal.so`.
+    pub under_ld_seal: bool,
+    /// `glibc.rtld.seal`, when it can be known.
+    pub level: Option<u8>,
+    /// Where the level is known from, or why it isn't.
+    pub level_source: &'static str,
+    /// What this kernel offers.
+    pub kernel: Kernel,
+    /// What is mapped, object by object.
+    pub objects: Vec<Group>,
+    /// All of it, counted.
+    pub summary: Summary,
+    /// What seals don't protect from.
+    pub not_stopped: &'static str,
+}
+
+/// What the running kernel offers.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Kernel {
+    /// `mseal(2)` exists: Linux 6.10 or newer, 64 bits.
+    pub mseal: bool,
+    /// The kernel seals `[vdso]` and its kin by itself: CONFIG_MSEAL_SYSTEM_MAPPINGS.
+    pub seals_system_mappings: bool,
+}
+
+/// An object, or memory of one sort that belongs to none.
+#[derive(Debug, Serialize)]
+pub struct Group {
+    /// The path, or a name in brackets.
+    pub name: String,
+    /// What it is in the process.
+    pub role: Role,
+    /// What was added to the file's addresses; objects only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bias: Option<Address>,
+    /// Bytes of address space.
+    pub mapped_bytes: u64,
+    /// Bytes of those that are sealed.
+    pub sealed_bytes: u64,
+    /// Its memory, by address.
+    pub regions: Vec<Region>,
+}
+
+/// Memory of one kind, in one mapping.
+#[derive(Debug, Serialize)]
+pub struct Region {
+    /// The first address.
+    pub start: Address,
+    /// The address after the last.
+    pub end: Address,
+    /// Bytes.
+    pub size: u64,
+    /// As in `/proc/PID/maps`, e.g. `r-xp`.
+    pub protections: String,
+    /// What it is for.
+    pub kind: Kind,
+    /// The file whose pages these are; None for anonymous memory.
+    pub file: Option<String>,
+    /// Whether it is sealed.
+    pub sealed: bool,
+    /// Why it is not sealed, as far as that can be seen from outside.
+    pub why_not: Option<String>,
+}
+
+impl Region {
+    /// The addresses.
+    pub fn range(&self) -> Range<u64> {
+        self.start.0..self.end.0
+    }
+}
+
+/// An address; JSON has no integers of 64 bits, so it is text there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address(pub u64);
+
+impl Serialize for Address {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:#x}", self.0))
+    }
+}
+
+/// What memory is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Executable part of an object.
+    Text,
+    /// Part of an object that is read-only from the beginning.
+    Rodata,
+    /// Part of an object that is read-only after relocation.
+    Relro,
+    /// Writable part of an object, with bytes of the file.
+    Data,
+    /// Writable part of an object, zero at first.
+    Bss,
+    /// Part of an object that asks to stay open: PT_GNU_MUTABLE.
+    Mutable,
+    /// Between two segments of an object.
+    Gap,
+    /// The code that the kernel lends.
+    Vdso,
+    /// The data of that code.
+    Vvar,
+    /// Its predecessor, at a fixed address.
+    Vsyscall,
+    /// The break area.
+    Heap,
+    /// The main thread's stack.
+    Stack,
+    /// A file that is no object of the loader's.
+    MappedFile,
+    /// Memory without file and name: thread stacks, TLS blocks, malloc's arenas, the loader's own.
+    Anonymous,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Kind::Text => "text",
+            Kind::Rodata => "rodata",
+            Kind::Relro => "relro",
+            Kind::Data => "data",
+            Kind::Bss => "bss",
+            Kind::Mutable => "mutable",
+            Kind::Gap => "gap",
+            Kind::Vdso => "vdso",
+            Kind::Vvar => "vvar",
+            Kind::Vsyscall => "vsyscall",
+            Kind::Heap => "heap",
+            Kind::Stack => "stack",
+            Kind::MappedFile => "mapped file",
+            Kind::Anonymous => "anonymous",
+        })
+    }
+}
+
+/// What a group is in the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The program.
+    Executable,
+    /// The dynamic loader.
+    Interpreter,
+    /// Any other object.
+    Library,
+    /// Mapped by the kernel: vDSO, vvar, vsyscall.
+    Kernel,
+    /// None of the loader's business.
+    Other,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Role::Executable => "executable",
+            Role::Interpreter => "interpreter",
+            Role::Library => "library",
+            Role::Kernel => "kernel",
+            Role::Other => "other",
+        })
+    }
+}
+
+/// Counts over a process.
+#[derive(Debug, Default, Serialize)]
+pub struct Summary {
+    /// Bytes of address space, vsyscall excepted.
+    pub mapped_bytes: u64,
+    /// Bytes of those that are sealed.
+    pub sealed_bytes: u64,
+    /// Bytes in images of objects.
+    pub object_bytes: u64,
+    /// Bytes of those that are sealed.
+    pub sealed_object_bytes: u64,
+    /// Mappings.
+    pub mappings: usize,
+    /// Sealed mappings.
+    pub sealed_mappings: usize,
+}
+
+/// What seals don't protect from, in a paragraph.
+pub const NOT_STOPPED: &str = "\
+A seal forbids munmap, mremap, mprotect, pkey_mprotect, MAP_FIXED over the memory, and madvise calls that discard anonymous \
+memory which can't be written to. It does not stop: stores to memory that is writable; writes through /proc/PID/mem \
+(/proc/self/mem included) and ptrace; madvise MADV_DONTNEED, MADV_DONTFORK and MADV_GUARD_INSTALL on file-backed or writable \
+memory; writing to or truncating the file behind a mapping; uprobes. A seal is inherited by fork and gone after exec.";

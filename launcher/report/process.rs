@@ -1,0 +1,81 @@
+//! What `/proc/PID` tells about a process.
+
+use super::image::Image;
+use super::smaps::{self, Mapping};
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+/// A process, looked at from outside.
+pub struct Process {
+    /// Its ID.
+    pub pid: u32,
+}
+
+impl Process {
+    fn file(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.pid))
+    }
+
+    /// The mappings, with their seals.
+    ///
+    /// # Errors
+    /// No such process, or no right to look at it.
+    pub fn mappings(&self) -> io::Result<Vec<Mapping>> {
+        let text = fs::read(self.file("smaps"))?;
+        smaps::parse(&String::from_utf8_lossy(&text)).map_err(|error| io::Error::other(error.to_string()))
+    }
+
+    /// The arguments, as the process shows them.
+    pub fn command_line(&self) -> Vec<Vec<u8>> {
+        let mut bytes = fs::read(self.file("cmdline")).unwrap_or_default();
+        if bytes.last() == Some(&0) {
+            bytes.pop();
+        }
+        bytes.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect()
+    }
+
+    /// A variable of the environment that the process was started with; None also without the right to see it.
+    pub fn variable(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let environment = fs::read(self.file("environ")).ok()?;
+        environment
+            .split(|&byte| byte == 0)
+            .find_map(|entry| Some(entry.strip_prefix(name)?.strip_prefix(b"=")?.to_vec()))
+    }
+
+    /// Whether the environment can be read at all.
+    pub fn environment_is_readable(&self) -> bool {
+        fs::read(self.file("environ")).is_ok()
+    }
+
+    /// Whether it is in secure execution (AT_SECURE), where tunables don't count.
+    pub fn secure(&self) -> bool {
+        const AT_SECURE: u64 = 23;
+        let auxv = fs::read(self.file("auxv")).unwrap_or_default();
+        let word = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |word, &byte| word << 8 | u64::from(byte));
+        auxv.chunks_exact(16).any(|entry| word(&entry[..8]) == AT_SECURE && word(&entry[8..]) != 0)
+    }
+
+    /// The path of the file that the kernel executed.
+    pub fn executable(&self) -> Option<String> {
+        Some(fs::read_link(self.file("exe")).ok()?.to_string_lossy().into_owned())
+    }
+
+    /// What the file behind a mapping says about its image.
+    pub fn image(&self, mapping: &Mapping) -> Option<Rc<Image>> {
+        let by_range = self.file(&format!("map_files/{:x}-{:x}", mapping.range.start, mapping.range.end));
+        let by_name = match mapping.name.strip_suffix(" (deleted)") {
+            Some(_) if self.executable().as_deref() == Some(&mapping.name) => self.file("exe"),
+            Some(_) => return read_image(by_range),
+            None => self.file(&format!("root{}", mapping.name)),
+        };
+        read_image(by_range).or_else(|| read_image(by_name))
+    }
+}
+
+/// Only regular files are opened: opening a device can have effects.
+fn read_image(path: PathBuf) -> Option<Rc<Image>> {
+    fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
+    Image::read(&File::open(path).ok()?).map(Rc::new)
+}

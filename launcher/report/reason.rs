@@ -1,0 +1,213 @@
+//! Why memory is not sealed, as far as that can be known or derived from outside.
+
+use super::model::{Kernel, Kind};
+use super::process::Process;
+use loader::seal::tunables::{DataSealing, SealLevel, SealTunables};
+
+/// What a process was told about sealing.
+#[derive(Debug)]
+pub struct Settings {
+    /// The level, and how well it is known.
+    pub level: Option<SealLevel>,
+    /// Where it is known from.
+    pub source: &'static str,
+    /// Whether it could have been overridden by something that can't be seen.
+    pub certain: bool,
+    /// The value of `GLIBC_TUNABLES` as far as it counts.
+    tunables: Vec<u8>,
+}
+
+impl Settings {
+    /// Finds out. `given` is the level on the launcher's own command line, when it is the launcher that started the process.
+    pub fn of(process: &Process, given: Option<Option<SealLevel>>) -> Settings {
+        let secure = process.secure();
+        let tunables = process.variable(b"GLIBC_TUNABLES").filter(|_| !secure).unwrap_or_default();
+        let tuned = SealTunables::parse(&tunables, secure).level;
+        let from_environment = if tunables.is_empty() { "the default" } else { "GLIBC_TUNABLES" };
+        let arguments = process.command_line();
+        let shown = arguments.first().is_some_and(|name| is_interpreter(name));
+        let (level, source, certain) = match (given, option_seal(&arguments).filter(|_| shown)) {
+            (Some(Some(level)), _) => (Some(level), "--seal", true),
+            (Some(None), _) => (Some(tuned), from_environment, true),
+            (None, Some(level)) => (Some(level), "--seal", true),
+            (None, None) if !process.environment_is_readable() => (None, "its environment can't be read", false),
+            // The launcher's --seal leaves no trace once the command line equals that of a direct start.
+            (None, None) => (Some(tuned), from_environment, shown),
+        };
+        Settings { level, source, certain, tunables }
+    }
+
+    fn tunables(&self) -> SealTunables<'_> {
+        SealTunables::parse(&self.tunables, false)
+    }
+}
+
+fn is_interpreter(argument: &[u8]) -> bool {
+    argument.rsplit(|&byte| byte == b'/').next() == Some(crate::interpreter::NAME.as_bytes())
+}
+
+/// `--seal LEVEL` among the options of the interpreter, which end at the program.
+fn option_seal(arguments: &[Vec<u8>]) -> Option<SealLevel> {
+    const WITH_VALUE: [&[u8]; 7] = [
+        b"--library-path",
+        b"--glibc-hwcaps-prepend",
+        b"--glibc-hwcaps-mask",
+        b"--inhibit-rpath",
+        b"--audit",
+        b"--preload",
+        b"--argv0",
+    ];
+    let mut arguments = arguments.iter().skip(1).map(Vec::as_slice);
+    while let Some(option) = arguments.next().filter(|argument| argument.starts_with(b"--") && argument.len() > 2) {
+        if option == b"--seal" {
+            let number = std::str::from_utf8(arguments.next()?).ok()?.parse().ok()?;
+            return SealLevel::from_number(number);
+        }
+        if WITH_VALUE.contains(&option) {
+            arguments.next();
+        }
+    }
+    None
+}
+
+/// What is known about a process when one of its regions is judged.
+pub struct Evidence<'a> {
+    /// The running kernel.
+    pub kernel: Kernel,
+    /// Whether `ld-seal.so` is the process's loader.
+    pub under_ld_seal: bool,
+    /// What it was told.
+    pub settings: &'a Settings,
+    /// Whether any memory of an object is sealed.
+    pub any_sealed: bool,
+}
+
+/// What is known about the object that a region belongs to.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner {
+    /// Whether anything of it is sealed.
+    pub any_sealed: bool,
+    /// Whether the start of the program loads it: it is reached by DT_NEEDED or LD_PRELOAD.
+    pub at_start: bool,
+}
+
+impl Evidence<'_> {
+    /// Why a region of this kind is not sealed.
+    pub fn why_not(&self, kind: Kind, owner: Option<Owner>) -> String {
+        match kind {
+            Kind::Vsyscall => return "the kernel's own page: no mapping of the process, can't be sealed".into(),
+            Kind::Heap => return "heap: never sealed".into(),
+            Kind::Stack => return "stack: never sealed".into(),
+            Kind::MappedFile => return "not loaded by the loader".into(),
+            Kind::Mutable => return "PT_GNU_MUTABLE: the object asks for it to stay open".into(),
+            Kind::Anonymous => {
+                return "no part of an object: thread stacks, TLS and malloc's memory are never sealed".into()
+            }
+            _ => {}
+        }
+        if !self.kernel.mseal {
+            return "this kernel has no mseal".into();
+        }
+        if !self.under_ld_seal {
+            return "not started under ld-seal.so".into();
+        }
+        match self.settings.level {
+            Some(SealLevel::Off) if self.settings.certain || !self.any_sealed => return self.off(),
+            None if !self.any_sealed => return "nothing is sealed: level 0, or mseal was refused".into(),
+            _ if !self.any_sealed => return self.nothing(),
+            _ => {}
+        }
+        match (kind, owner) {
+            (Kind::Vdso | Kind::Vvar, _) if !self.settings.tunables().vdso => "ldseal.vdso=0".into(),
+            (Kind::Vdso | Kind::Vvar, _) => "the kernel refused".into(),
+            (_, Some(owner)) if owner.any_sealed && matches!(kind, Kind::Data | Kind::Bss) => self.data(),
+            (_, Some(owner)) if owner.any_sealed => "the rest of the object is sealed: mseal was refused here".into(),
+            (_, Some(owner)) if owner.at_start => self.unsealed_at_start(),
+            _ => "loaded by dlopen and not NODELETE: dlclose must be able to unmap it".into(),
+        }
+    }
+
+    fn off(&self) -> String {
+        format!("level 0 ({})", self.settings.source)
+    }
+
+    fn nothing(&self) -> String {
+        if self.settings.certain {
+            "nothing is sealed: mseal was refused, or the program is still being loaded".into()
+        } else {
+            "nothing is sealed: ldseal run --seal 0, or mseal was refused, or the program is still being loaded".into()
+        }
+    }
+
+    fn data(&self) -> String {
+        match self.settings.tunables().data {
+            DataSealing::Never => "writable data, ldseal.data=0".into(),
+            DataSealing::Auto => "writable data, open below level 2 (ldseal.data=auto)".into(),
+            DataSealing::Always => "writable data: mseal was refused here".into(),
+        }
+    }
+
+    fn unsealed_at_start(&self) -> String {
+        match self.settings.tunables().exclude {
+            Some(glob) => format!("excluded (ldseal.exclude={}) or opted out by a note", String::from_utf8_lossy(glob)),
+            None => "loaded at start: opted out by a note, or mseal was refused".into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(level: Option<SealLevel>, certain: bool, tunables: &str) -> Settings {
+        Settings { level, source: "--seal", certain, tunables: tunables.into() }
+    }
+
+    fn why(settings: &Settings, any_sealed: bool, kind: Kind, owner: Option<Owner>) -> String {
+        let kernel = Kernel { mseal: true, seals_system_mappings: false };
+        Evidence { kernel, under_ld_seal: true, settings, any_sealed }.why_not(kind, owner)
+    }
+
+    #[test]
+    fn levels_and_tunables_are_named() {
+        let owner = Some(Owner { any_sealed: true, at_start: true });
+        let one = settings(Some(SealLevel::BestEffort), true, "");
+        assert!(why(&one, true, Kind::Data, owner).contains("ldseal.data=auto"));
+        let zero = settings(Some(SealLevel::BestEffort), true, "ldseal.data=0:ldseal.vdso=0:ldseal.exclude=*/libx.so");
+        assert_eq!(why(&zero, true, Kind::Bss, owner), "writable data, ldseal.data=0");
+        assert_eq!(why(&zero, true, Kind::Vvar, None), "ldseal.vdso=0");
+        let unsealed = Some(Owner { any_sealed: false, at_start: true });
+        assert!(why(&zero, true, Kind::Text, unsealed).contains("ldseal.exclude=*/libx.so"));
+        let opened = Some(Owner { any_sealed: false, at_start: false });
+        assert!(why(&one, true, Kind::Text, opened).contains("dlopen"));
+        assert_eq!(why(&settings(Some(SealLevel::Off), true, ""), false, Kind::Text, unsealed), "level 0 (--seal)");
+    }
+
+    #[test]
+    fn a_level_that_the_seals_contradict_is_no_reason() {
+        let hidden = settings(Some(SealLevel::Off), false, "glibc.rtld.seal=0");
+        let opened = Some(Owner { any_sealed: false, at_start: false });
+        assert!(why(&hidden, true, Kind::Text, opened).contains("dlopen"));
+        assert!(why(&hidden, false, Kind::Text, opened).contains("level 0"));
+    }
+
+    #[test]
+    fn the_kernel_and_the_loader_come_first() {
+        let settings = settings(Some(SealLevel::BestEffort), true, "");
+        let mut kernel = Kernel { mseal: false, seals_system_mappings: false };
+        let why = |kernel, under_ld_seal| {
+            Evidence { kernel, under_ld_seal, settings: &settings, any_sealed: false }.why_not(Kind::Text, None)
+        };
+        assert_eq!(why(kernel, true), "this kernel has no mseal");
+        kernel.mseal = true;
+        assert_eq!(why(kernel, false), "not started under ld-seal.so");
+    }
+
+    #[test]
+    fn the_option_is_found_before_the_program_only() {
+        let parse = |line: &str| option_seal(&line.split(' ').map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>());
+        assert_eq!(parse("ld-seal.so --launched --argv0 --seal --seal 2 ./x"), Some(SealLevel::Enforced));
+        assert_eq!(parse("ld-seal.so --library-path /a ./x --seal 2"), None);
+        assert_eq!(parse("ld-seal.so --seal 7 ./x"), None);
+    }
+}

@@ -1,0 +1,97 @@
+//! The report as text.
+
+use super::model::{Group, Kind, Region, Report};
+use comfy_table::{presets, CellAlignment, ContentArrangement, Table};
+use std::fmt::Write;
+
+/// One JSON object and a newline.
+pub fn json(report: &Report) -> String {
+    match serde_json::to_string_pretty(report) {
+        Ok(text) => text + "\n",
+        // The report holds nothing that JSON could not: no map, no number beyond its range.
+        Err(error) => format!("{{\"error\": {:?}}}\n", error.to_string()),
+    }
+}
+
+/// A heading, one table per object, and a summary.
+pub fn tables(report: &Report) -> String {
+    let mut text = String::new();
+    let level = match report.level {
+        Some(level) => format!("level {level} ({})", report.level_source),
+        None => format!("level unknown ({})", report.level_source),
+    };
+    let seal = if report.under_ld_seal { format!("under ld-seal.so, {level}") } else { report.level_source.into() };
+    let _ = writeln!(text, "Process {}: {}\n{seal}\n", report.pid, report.command.join(" "));
+    let (files, groups): (Vec<&Group>, Vec<&Group>) = report.objects.iter().partition(|group| is_mapped_file(group));
+    for group in groups {
+        let (sealed, mapped) = (size(group.sealed_bytes), size(group.mapped_bytes));
+        let _ = writeln!(text, "{} ({}): {sealed} of {mapped} sealed", group.name, group.role);
+        let _ = writeln!(text, "{}\n", table(group.regions.iter().map(row)));
+    }
+    if !files.is_empty() {
+        let _ = writeln!(text, "Files that the program has mapped itself");
+        let rows = files.iter().flat_map(|group| group.regions.iter().map(|region| file_row(group, region)));
+        let _ = writeln!(text, "{}\n", table(rows));
+    }
+    let _ = write!(text, "{}", summary(report));
+    text
+}
+
+fn is_mapped_file(group: &Group) -> bool {
+    group.regions.iter().all(|region| region.kind == Kind::MappedFile)
+}
+
+fn table(rows: impl Iterator<Item = [String; 6]>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).add_rows(rows);
+    if let Some(column) = table.column_mut(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// A file is one of many that have nothing to do with the loader: its name says more than the reason.
+fn file_row(group: &Group, region: &Region) -> [String; 6] {
+    let seal = if region.sealed { "sealed" } else { "open" };
+    let [range, protections, size, _, _, _] = row(region);
+    [range, protections, size, seal.into(), group.name.clone(), String::new()]
+}
+
+fn row(region: &Region) -> [String; 6] {
+    let range = region.range();
+    let backing = if region.file.is_some() { "file" } else { "" };
+    let seal = match &region.why_not {
+        None => "sealed".to_owned(),
+        Some(why_not) => format!("open: {why_not}"),
+    };
+    [
+        format!(" {:012x}-{:012x}", range.start, range.end),
+        region.protections.clone(),
+        size(region.size),
+        region.kind.to_string(),
+        backing.into(),
+        seal,
+    ]
+}
+
+fn summary(report: &Report) -> String {
+    let (summary, kernel) = (&report.summary, &report.kernel);
+    let mseal = if kernel.mseal { "has mseal" } else { "has no mseal (Linux 6.10 is the first)" };
+    let system = if kernel.seals_system_mappings { "seals" } else { "does not seal" };
+    format!(
+        "Sealed: {} of {} mapped, {} of {} in images of objects, {} of {} mappings\n\
+         Kernel: {mseal}, {system} [vdso] and [vvar] by itself (CONFIG_MSEAL_SYSTEM_MAPPINGS)\n\n{}\n",
+        size(summary.sealed_bytes),
+        size(summary.mapped_bytes),
+        size(summary.sealed_object_bytes),
+        size(summary.object_bytes),
+        summary.sealed_mappings,
+        summary.mappings,
+        report.not_stopped
+    )
+}
+
+/// A number of bytes; whole pages, so KiB are exact.
+fn size(bytes: u64) -> String {
+    format!("{} KiB", bytes / 1024)
+}
