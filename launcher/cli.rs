@@ -99,7 +99,7 @@ Options:
   --help        this text
 
 Exit status: 0; 1 when the process can't be looked at; 2 for a wrong option; for a PROGRAM that can't be run 126 or 127 as
-'ldseal run'; for a PROGRAM that ends before its entry point the status it ends with.
+'ldseal run'; for a PROGRAM that ends before its entry point the status it ends with, or 1.
 ";
 
 /// Reads the arguments that follow the command's own name.

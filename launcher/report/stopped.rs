@@ -95,7 +95,7 @@ impl Stopped {
         match waitpid(self.0, None)? {
             WaitStatus::Exited(_, status) => {
                 let message = format!("the program has ended before its entry point, with status {status}");
-                Err(Failure::new(u8::try_from(status).unwrap_or(u8::MAX), message))
+                Err(Failure::new(u8::try_from(status).unwrap_or(u8::MAX).max(super::FAILURE), message))
             }
             WaitStatus::Signaled(_, signal, _) => {
                 let message = format!("the program was killed by {signal} before its entry point");
