@@ -67,3 +67,29 @@ fn damaged_headers_are_refused() {
     file[20] = 1;
     assert_eq!(Cache::parse(&file).err(), Some(CacheError::Truncated));
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_give_an_answer(tail: Vec<u8>, which in 0..3, count in 0..4u8) {
+        let mut file = match which {
+            0 => NEW_MAGIC.to_vec(),
+            1 => b"ld.so-1.7.0\0\0\0\0\0glibc-ld.so.cache1.1".to_vec(),
+            _ => b"ld.so-1.7.0\0".to_vec(),
+        };
+        file.extend_from_slice(&[count, 0, 0, 0]);
+        file.extend_from_slice(&tail);
+        if let Ok(cache) = Cache::parse(&file) {
+            let _ = cache.entries().count();
+            let _ = lookup(&cache, b"libc.so.6", &modern());
+        }
+    }
+
+    #[test]
+    fn names_are_in_a_total_order(a in "[a0-2.]{0,5}", b in "[a0-2.]{0,5}", c in "[a0-2.]{0,5}") {
+        let (a, b, c) = (a.as_bytes(), b.as_bytes(), c.as_bytes());
+        proptest::prop_assert_eq!(compare_names(a, b), compare_names(b, a).reverse());
+        if compare_names(a, b).is_le() && compare_names(b, c).is_le() {
+            proptest::prop_assert!(compare_names(a, c).is_le());
+        }
+    }
+}

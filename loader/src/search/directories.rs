@@ -198,3 +198,37 @@ fn subdirectories(hwcaps: &Hwcaps<'_>) -> Vec<Subdirectory> {
     let nodes = paths.iter().map(|(path, searched)| (above(path), path.clone(), *searched));
     nodes.map(|(ancestors, path, searched)| Subdirectory { path, ancestors, searched }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::hwcaps::Machine;
+    use crate::search::path::LAYOUTS;
+
+    const TOKENS: Tokens<'static> =
+        Tokens { origin: None, platform: None, layout: &LAYOUTS[0], secure: false, executable: true };
+
+    fn paths(directories: &Directories, list: &SearchList) -> Vec<std::string::String> {
+        let text = |path: &[u8]| std::string::String::from_utf8(path.to_vec()).unwrap();
+        list.directories().map(|id| text(directories.path(id))).collect()
+    }
+
+    #[test]
+    fn elements_lose_their_slashes_and_come_once() {
+        let mut directories = Directories::new(&Hwcaps::new(Machine::default(), None, None));
+        let list = directories.library_path(b"/a//:/b;:a/;/a:///", &TOKENS);
+        assert_eq!(paths(&directories, &list), ["/a/", "/b/", "", "a/", "/"]);
+        let list = directories.rpath(b"/b;/c:$ORIGIN:$LIB", &TOKENS);
+        assert_eq!(paths(&directories, &list), ["/b;/c/", "lib/x86_64-linux-gnu/"]);
+        assert!(directories.rpath(b"", &TOKENS).is_empty() && directories.rpath(b"$ORIGIN", &TOKENS).is_empty());
+        assert_eq!(paths(&directories, &SearchList::default()).len(), 0);
+    }
+
+    #[test]
+    fn subdirectories_count_down_from_the_fullest() {
+        let machine = Machine { isa_1: 3, platform: None, hwcap: 2, legacy_subdirectories: true, ..Machine::default() };
+        let directories = Directories::new(&Hwcaps::new(machine, None, None));
+        let all: Vec<&[u8]> = directories.subdirectories().collect();
+        assert_eq!(all, [&b"glibc-hwcaps/x86-64-v2/"[..], b"tls/x86_64/", b"tls/", b"x86_64/", b""]);
+    }
+}

@@ -100,3 +100,89 @@ pub fn is_trusted(path: &[u8], layout: &Layout) -> bool {
         wanted.all(|part| found.next() == Some(&part))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::path::LAYOUTS;
+    use proptest::prelude::*;
+
+    const OPEN: Tokens<'static> = Tokens {
+        origin: Some(b"/usr/lib/app"),
+        platform: Some(b"haswell"),
+        layout: &LAYOUTS[0],
+        secure: false,
+        executable: true,
+    };
+    const SECURE: Tokens<'static> = Tokens { secure: true, ..OPEN };
+
+    fn expanded(path: &str, tokens: &Tokens<'_>) -> Option<std::string::String> {
+        expand(path.as_bytes(), tokens).map(|path| std::string::String::from_utf8(path.into_owned()).unwrap())
+    }
+
+    #[test]
+    fn tokens_are_replaced_and_other_dollars_kept() {
+        let cases = [
+            ("/x", "/x"),
+            ("$ORIGIN", "/usr/lib/app"),
+            ("${ORIGIN}x", "/usr/lib/appx"),
+            ("$ORIGIN/../$LIB/$PLATFORM", "/usr/lib/app/../lib/x86_64-linux-gnu/haswell"),
+            ("/q$$ORIGIN$", "/q$/usr/lib/app$"),
+            ("$ORIGINx $ORIGIN_ $ORIGIN0 $ORIGIN-", "$ORIGINx $ORIGIN_ $ORIGIN0 /usr/lib/app-"),
+            ("${LIB ${LIB}} ${} {LIB} $lib", "${LIB lib/x86_64-linux-gnu} ${} {LIB} $lib"),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(expanded(path, &OPEN).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_token_without_a_value_spoils_the_path() {
+        let unknown = Tokens { origin: None, platform: None, ..OPEN };
+        assert_eq!(expanded("a/$ORIGIN", &unknown), None);
+        assert_eq!(expanded("a/${PLATFORM}/b", &unknown), None);
+        assert_eq!(expanded("$LIB", &unknown).as_deref(), Some("lib/x86_64-linux-gnu"));
+    }
+
+    /// The outcomes of set-user-ID programs under glibc 2.36.
+    #[test]
+    fn secure_execution_wants_origin_first_and_trusted() {
+        assert!(expand(b"$ORIGIN/sub", &SECURE).is_some());
+        assert!(expand(b"${ORIGIN}", &SECURE).is_some());
+        assert!(expand(b"$ORIGIN/../x/./sub", &SECURE).is_some());
+        assert_eq!(expanded("/usr/lib/$ORIGIN/sub", &SECURE), None);
+        assert_eq!(expanded("${ORIGIN}x", &SECURE), None);
+        assert_eq!(expanded("$ORIGIN/$ORIGIN", &SECURE), None);
+        assert_eq!(expanded("$ORIGIN/../../../tmp", &SECURE), None);
+        let elsewhere = Tokens { origin: Some(b"/tmp"), ..SECURE };
+        assert_eq!(expanded("$ORIGIN/sub", &elsewhere), None);
+        assert!(expand(b"$ORIGIN/sub", &Tokens { executable: false, ..elsewhere }).is_some());
+        assert!(expand(b"/tmp/$LIB", &elsewhere).is_some());
+    }
+
+    #[test]
+    fn trust_is_judged_on_the_resolved_text() {
+        let layout = &LAYOUTS[0];
+        for path in ["/lib", "/lib/", "//usr/./lib/x", "/usr/lib/a/..", "/x/../lib", "/../lib"] {
+            assert!(is_trusted(path.as_bytes(), layout), "{path}");
+        }
+        for path in ["", "lib", "/", "/libx", "/usr", "/usr/lib/..", "/usr/lib/../../tmp"] {
+            assert!(!is_trusted(path.as_bytes(), layout), "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_left_to_expand(path in r"[$A-Z{}/_a]{0,20}(\$\{?(ORIGIN|LIB|PLATFORM)\}?[/a]?){0,3}") {
+            let once = expanded(&path, &OPEN).unwrap();
+            prop_assert_eq!(expanded(&once, &OPEN).unwrap(), once);
+        }
+
+        #[test]
+        fn secure_execution_only_takes_away(path in r"(\$\{?(ORIGIN|LIB)\}?|/|\.\.|lib){0,6}") {
+            let open = expanded(&path, &OPEN);
+            let secure = expanded(&path, &SECURE);
+            prop_assert!(secure.is_none() || secure == open);
+        }
+    }
+}

@@ -111,3 +111,41 @@ impl<'a> Hwcaps<'a> {
 pub(crate) fn list(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&byte| byte == b':').filter(|element| !element.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MACHINE: Machine<'static> =
+        Machine { isa_1: 7, platform: Some(b"haswell"), hwcap: 6, os_version: 0x060c05, legacy_subdirectories: true };
+
+    #[test]
+    fn levels_come_best_first_behind_what_the_user_prepends() {
+        let names = |prepend, mask| Hwcaps::new(MACHINE, prepend, mask).names().to_vec();
+        assert_eq!(names(None, None), [b"x86-64-v3", b"x86-64-v2"]);
+        assert_eq!(names(Some(b"a::b"), Some(b"x86-64-v2:x86-64-v4")), [&b"a"[..], b"b", b"x86-64-v2"]);
+        assert!(names(None, Some(b"")).is_empty());
+        let hwcaps = Hwcaps::new(MACHINE, Some(b"x86-64-v2"), None);
+        assert_eq!(hwcaps.priority(b"x86-64-v2"), Some(1));
+        assert_eq!(hwcaps.priority(b"x86-64-v3"), Some(2));
+        assert_eq!(hwcaps.priority(b"x86-64-v4"), None);
+    }
+
+    #[test]
+    fn cache_entries_are_judged_by_level_bits_platform_and_kernel() {
+        let hwcaps = Hwcaps::new(MACHINE, None, None);
+        assert!(hwcaps.has_isa_level(0) && hwcaps.has_isa_level(2) && !hwcaps.has_isa_level(3));
+        assert!(hwcaps.has_legacy(0) && hwcaps.has_legacy(6 | TLS_BIT) && !hwcaps.has_legacy(1));
+        assert!(hwcaps.has_legacy(1 << 50) && !hwcaps.has_legacy(1 << 51) && !hwcaps.has_legacy(3 << 50));
+        assert!(!hwcaps.has_legacy(1 << 52));
+        assert!(hwcaps.has_os_version(0x060c05) && !hwcaps.has_os_version(0x060c06));
+    }
+
+    #[test]
+    fn legacy_components_end_with_the_lowest_bit() {
+        let components = |machine| Hwcaps::new(machine, None, None).legacy_components();
+        assert_eq!(components(MACHINE), [&b"tls"[..], b"haswell", b"avx512_1", b"x86_64"]);
+        assert_eq!(components(Machine { platform: None, hwcap: 2, ..MACHINE }), [&b"tls"[..], b"x86_64"]);
+        assert!(components(Machine { legacy_subdirectories: false, ..MACHINE }).is_empty());
+    }
+}

@@ -257,3 +257,110 @@ impl<'p, C: Iterator<Item = &'p ObjectPaths> + Clone> Lookup<'p, C> {
         self.asker.or(self.executable).is_some_and(|object| object.no_default)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::hwcaps::{Hwcaps, Machine};
+    use std::string::{String, ToString};
+
+    fn directories() -> Directories {
+        let machine = Machine { isa_1: 3, platform: None, hwcap: 2, legacy_subdirectories: true, ..Machine::default() };
+        Directories::new(&Hwcaps::new(machine, None, None))
+    }
+
+    /// Every step of the lookup of `x` in the library path: a probe ends with a slash.
+    fn steps(directories: &mut Directories, common: &CommonPaths, exists: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut lookup = Lookup::new(b"x", core::iter::empty(), None, common).without_cache();
+        let mut buffer = Vec::new();
+        let mut steps = Vec::new();
+        while let Some(candidate) = lookup.next(directories, &mut buffer) {
+            let path = String::from_utf8(buffer.clone()).unwrap();
+            if candidate == Candidate::Probe {
+                lookup.answer(directories, exists(&path));
+            }
+            steps.push(path);
+        }
+        steps
+    }
+
+    #[test]
+    fn a_missing_directory_spares_all_below_it() {
+        let mut directories = directories();
+        let common =
+            CommonPaths { library_path: directories.list([&b"/none"[..], b"/some"]), ..CommonPaths::default() };
+        let exists = |path: &str| matches!(path, "/some/" | "/some/tls/");
+        let first = steps(&mut directories, &common, exists);
+        let expected = [
+            "/none/",
+            "/some/",
+            "/some/glibc-hwcaps/",
+            "/some/tls/",
+            "/some/tls/x86_64/",
+            "/some/tls/x",
+            "/some/x86_64/",
+            "/some/x",
+        ];
+        assert_eq!(first, expected);
+        assert_eq!(steps(&mut directories, &common, exists), ["/some/tls/x", "/some/x"]);
+    }
+
+    #[test]
+    fn relative_directories_are_asked_for_anew() {
+        let mut directories = directories();
+        let common = CommonPaths { library_path: directories.list([&b""[..], b"a"]), ..CommonPaths::default() };
+        let here = ["glibc-hwcaps/", "tls/", "x86_64/", "x", "a/"];
+        assert_eq!(steps(&mut directories, &common, |_| false), here);
+        let all = steps(&mut directories, &common, |_| true);
+        assert!(all.contains(&"a/x".to_string()) && all.contains(&"tls/x86_64/x".to_string()));
+        assert_eq!(steps(&mut directories, &common, |_| false), here);
+    }
+
+    #[test]
+    fn a_skipped_list_is_left_at_once() {
+        let mut directories = directories();
+        let list = directories.list([&b"/a"[..], b"/b"]);
+        let common = CommonPaths { library_path: list.clone(), default: list, ..CommonPaths::default() };
+        let mut lookup = Lookup::new(b"x", core::iter::empty(), None, &common);
+        let mut buffer = Vec::new();
+        let mut sources = Vec::new();
+        while let Some(candidate) = lookup.next(&mut directories, &mut buffer) {
+            match candidate {
+                Candidate::Probe => lookup.answer(&mut directories, true),
+                Candidate::File { source, .. } => {
+                    sources.push(source);
+                    lookup.skip_list();
+                }
+                Candidate::Cache { no_default } => assert!(!no_default),
+            }
+        }
+        assert_eq!(sources, [Source::LibraryPath, Source::Default]);
+    }
+
+    #[test]
+    fn runpath_of_the_asking_object_cancels_every_rpath() {
+        let mut directories = directories();
+        let executable = ObjectPaths { rpath: directories.list([b"/e"]), ..ObjectPaths::default() };
+        let runpath = ObjectPaths { runpath: directories.list([b"/r"]), has_runpath: true, ..ObjectPaths::default() };
+        let rpath = ObjectPaths { rpath: directories.list([b"/p"]), ..ObjectPaths::default() };
+        let common = CommonPaths::default();
+        let mut sources = |chain: &[&ObjectPaths]| {
+            let mut lookup = Lookup::new(b"x", chain.iter().copied(), Some(&executable), &common);
+            let (mut buffer, mut found) = (Vec::new(), Vec::new());
+            while let Some(candidate) = lookup.next(&mut directories, &mut buffer) {
+                match candidate {
+                    Candidate::Probe => lookup.answer(&mut directories, !buffer.ends_with(b"s/")),
+                    Candidate::File { source, directory } if buffer.len() == 4 => {
+                        found.push((source, directories.path(directory).to_vec()));
+                    }
+                    _ => {}
+                }
+            }
+            found
+        };
+        assert_eq!(sources(&[&runpath, &executable]), [(Source::Runpath, b"/r/".to_vec())]);
+        let through = [(Source::Rpath(0), b"/p/".to_vec()), (Source::Rpath(2), b"/e/".to_vec())];
+        assert_eq!(sources(&[&rpath, &runpath, &executable]), through);
+        assert_eq!(sources(&[&rpath, &runpath]), through, "the executable counts for everybody, once");
+    }
+}

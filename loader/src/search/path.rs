@@ -63,8 +63,54 @@ pub fn split_preload_file(content: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|name| !name.is_empty())
 }
 
-/// Whether `--inhibit-rpath LIST` names the object: its DT_RPATH and DT_RUNPATH are then not searched.
+/// Whether `--inhibit-rpath LIST` names the object: its DT_RPATH and DT_RUNPATH are then not searched. An empty element is the
+/// executable, whose name is empty; a colon at the end adds none.
 #[must_use]
 pub fn inhibits_rpath(list: &[u8], object: &[u8]) -> bool {
+    let list = list.strip_suffix(b":").unwrap_or(list);
     list.split(|&byte| byte == b':').any(|name| name == object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    fn texts<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Vec<&'a str> {
+        parts.map(|part| std::str::from_utf8(part).unwrap()).collect()
+    }
+
+    #[test]
+    fn only_the_library_path_splits_at_semicolons() {
+        assert_eq!(texts(split_rpath(b"/a:/b;/c:")), ["/a", "/b;/c", ""]);
+        assert_eq!(texts(split_library_path(b"/a:/b;/c:")), ["/a", "/b", "/c", ""]);
+    }
+
+    #[test]
+    fn preload_lists_split_at_blanks_and_colons() {
+        assert_eq!(texts(split_preload(b" liba.so: /x/libb.so  libc.so", false)), ["liba.so", "/x/libb.so", "libc.so"]);
+        assert_eq!(texts(split_preload(b"liba.so:/x/libb.so", true)), ["liba.so"]);
+        assert_eq!(split_preload(&[b'a'; 255], true).count(), 0);
+        assert_eq!(split_preload(&[b'a'; 254], true).count(), 1);
+        assert_eq!(split_preload(&[b'a'; 4095], false).count(), 1);
+        assert_eq!(split_preload(&[b'a'; 4096], false).count(), 0);
+        let file = b"# all of it\n/lib/a.so b.so:c.so # the rest\n\td.so";
+        assert_eq!(texts(split_preload_file(file)), ["/lib/a.so", "b.so", "c.so", "d.so"]);
+    }
+
+    #[test]
+    fn inhibiting_names_whole_objects() {
+        assert!(inhibits_rpath(b"/a/b:/c", b"/c"));
+        assert!(!inhibits_rpath(b"/a/b:/c", b"/a"));
+        assert!(inhibits_rpath(b"", b"") && inhibits_rpath(b"::/a", b"") && !inhibits_rpath(b"/a:", b""));
+    }
+
+    #[test]
+    fn the_layout_follows_the_directory_of_libc() {
+        assert_eq!(Layout::of_libc(b"/lib64/libc.so.6"), &LAYOUTS[1]);
+        assert_eq!(Layout::of_libc(b"/usr/lib64/libc.so.6").lib, b"lib64");
+        assert_eq!(Layout::of_libc(b"/lib/x86_64-linux-gnu/libc.so.6"), &LAYOUTS[0]);
+        assert_eq!(Layout::of_libc(b"libc.so.6"), &LAYOUTS[0]);
+        assert!(LAYOUTS[1].covers(b"/usr/lib64/libx.so") && !LAYOUTS[1].covers(b"/usr/lib/libx.so"));
+    }
 }
