@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// Finds the file that a shell would execute for `name`. A name with a slash is that file; any other is searched for in
-/// `path`, where an empty entry is the current directory, a directory is no program, and a file that may not be executed
-/// is only reported when nothing better follows.
+/// `path`, where an empty entry is the current directory, a directory is no program, what can't be seen is not there, and a
+/// file that may not be executed is only reported when nothing better follows.
 ///
 /// # Errors
 /// 127 when there is none, 126 when there is one but it may not be executed.
@@ -28,7 +28,7 @@ pub fn find(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, Refusal> {
     for candidate in candidates(name, path.unwrap_or(OsStr::new(DEFAULT_PATH))) {
         match executable(&candidate) {
             Ok(()) => return Ok(candidate),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && candidate.exists() => {
                 log::debug!("{}: {error}", candidate.display());
                 denied.get_or_insert(Refusal::new(NOT_EXECUTABLE, candidate, text(&error)));
             }

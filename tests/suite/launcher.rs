@@ -7,9 +7,10 @@ use conformance::suite;
 use libtest_mimic::{Completion, Failed, Trial};
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::{chown, symlink, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Output};
+use std::process::{Command, ExitCode, Output, Stdio};
 
 const LDSEAL: &str = env!("CARGO_BIN_EXE_ldseal");
 
@@ -43,7 +44,8 @@ fn main() -> ExitCode {
         ("report: a sealed mapping", report_sealed),
         ("report: a program started for it", report_started),
     ];
-    let trials = tests.into_iter().map(|(name, test)| Trial::ignorable_test(name, move || test(&folder(name)?))).collect();
+    let trials =
+        tests.into_iter().map(|(name, test)| Trial::ignorable_test(name, move || test(&folder(name)?))).collect();
     suite::run(trials)
 }
 
@@ -101,10 +103,20 @@ fn same(folder: &Path, program: &str, arguments: &[&str]) -> Result<(), Failed> 
     check(direct == launched, || format!("{program} {arguments:?}: directly {direct:?}, launched {launched:?}"))
 }
 
+/// Writes a file that can be executed at once. A child does it: a descriptor of this process could be open for writing in
+/// a child that another thread has just forked, and the kernel executes no such file (ETXTBSY).
 fn write(path: &Path, content: impl AsRef<[u8]>, mode: u32) -> Result<(), Failed> {
-    fs::write(path, content)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    Ok(())
+    let mut child = Command::new("sh")
+        .args(["-c", "cat > \"$1\" && chmod \"$2\" \"$1\"", "sh"])
+        .arg(path)
+        .arg(format!("{mode:o}"))
+        .stdin(Stdio::piped())
+        .spawn()?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(content.as_ref())?;
+    }
+    let status = child.wait()?;
+    check(status.success(), || format!("writing {}: {status}", path.display()))
 }
 
 fn is_root() -> bool {
@@ -139,7 +151,9 @@ fn help(folder: &Path) -> Outcome {
     for arguments in [&["--help"][..], &["run", "--help"]] {
         let output = ldseal(folder, arguments)?;
         let text = String::from_utf8_lossy(&output.stdout);
-        check(output.status.success() && text.contains("not sealed") || text.contains("are not)"), || format!("{output:?}"))?;
+        check(output.status.success() && text.contains("not sealed") || text.contains("are not)"), || {
+            format!("{output:?}")
+        })?;
     }
     DONE
 }
@@ -163,6 +177,17 @@ fn not_executable(folder: &Path) -> Outcome {
     refused(&run(folder, "./loop")?, 126, "Too many levels of symbolic links")?;
     let output = command(LDSEAL, folder).args(["run", "plain"]).env("PATH", ".").output()?;
     refused(&output, 126, "./plain: Permission denied")?;
+    if !is_root() {
+        // What can't be seen is not there.
+        fs::create_dir(folder.join("closed"))?;
+        write(&folder.join("closed/hidden"), fs::read("/bin/true")?, 0o755)?;
+        fs::set_permissions(folder.join("closed"), fs::Permissions::from_mode(0))?;
+        let output = command(LDSEAL, folder).args(["run", "hidden"]).env("PATH", "closed").output();
+        let named = run(folder, "closed/hidden");
+        fs::set_permissions(folder.join("closed"), fs::Permissions::from_mode(0o755))?;
+        refused(&output?, 127, "hidden: command not found")?;
+        refused(&named?, 126, "closed/hidden: Permission denied")?;
+    }
     DONE
 }
 
@@ -363,12 +388,18 @@ fn scripts(folder: &Path) -> Outcome {
         long_argument.as_bytes(),
     ] {
         write(&folder.join("script"), content, 0o755)?;
-        write(&folder.join("-script"), content, 0o755)?;
-        for arguments in [&[][..], &["a", "b c", "", "-x"]] {
-            same(folder, "./script", arguments)?;
-            let direct = command("script", folder).args(arguments).env("PATH", ".:/bin").output()?;
-            let launched = command(LDSEAL, folder).args(["run", "script"]).args(arguments).env("PATH", ".:/bin").output()?;
-            check(direct == launched, || format!("{content:?}: directly {direct:?}, launched {launched:?}"))?;
+        for program in ["./script", "script"] {
+            for arguments in [&[][..], &["a", "b c", "", "-x"]] {
+                // env uses execvp, which gives files that the kernel refuses to a shell.
+                let with_path = |program: &str| {
+                    let mut command = command(program, folder);
+                    command.env("PATH", ".:/usr/bin:/bin");
+                    command
+                };
+                let direct = with_path("/usr/bin/env").arg(program).args(arguments).output()?;
+                let launched = with_path(LDSEAL).args(["run", program]).args(arguments).output()?;
+                check(direct == launched, || format!("{content:?}: directly {direct:?}, launched {launched:?}"))?;
+            }
         }
     }
     DONE
@@ -444,7 +475,8 @@ fn names(folder: &Path) -> Outcome {
         let mut direct = command("/bin/cat", folder);
         std::os::unix::process::CommandExt::arg0(&mut direct, "-cat");
         let direct = direct.arg("/proc/self/cmdline").output()?;
-        let launched = command(LDSEAL, folder).args(["run", "--", "-cat", "/proc/self/cmdline"]).env("PATH", path).output()?;
+        let launched =
+            command(LDSEAL, folder).args(["run", "--", "-cat", "/proc/self/cmdline"]).env("PATH", path).output()?;
         check(direct == launched, || format!("directly {direct:?}, launched {launched:?}"))?;
     }
     same(folder, "sh", &["-c", "echo $0"])?;
@@ -472,7 +504,7 @@ fn statuses(folder: &Path) -> Outcome {
 
 fn copied(folder: &Path) -> Outcome {
     let ldseal = folder.join("ldseal");
-    fs::copy(LDSEAL, &ldseal)?;
+    write(&ldseal, fs::read(LDSEAL)?, 0o755)?;
     let output = command(&ldseal, folder).args(["run", "echo", "found"]).env("RUST_LOG", "ldseal=debug").output()?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     let from_memory = output.stdout == b"found\n" && stderr.contains("executing the interpreter from memory");
@@ -536,9 +568,12 @@ fn report_sealed(folder: &Path) -> Outcome {
     let report = report(folder, &[&std::process::id().to_string()])?;
     let anonymous = regions(&report, "[anonymous]");
     let ours = anonymous.iter().find(|region| region["start"] == format!("{start:#x}"));
-    let sealed = ours.is_some_and(|region| region["sealed"] == true && region["size"] == 4096 && region["why_not"].is_null());
+    let sealed =
+        ours.is_some_and(|region| region["sealed"] == true && region["size"] == 4096 && region["why_not"].is_null());
     check(sealed, || report.to_string())?;
-    check(report["summary"]["sealed_bytes"] == 4096 && report["summary"]["sealed_mappings"] == 1, || report.to_string())?;
+    check(report["summary"]["sealed_bytes"] == 4096 && report["summary"]["sealed_mappings"] == 1, || {
+        report.to_string()
+    })?;
     DONE
 }
 
@@ -551,7 +586,8 @@ fn report_started(folder: &Path) -> Outcome {
         }
         for object in ["/cat", "/libc.so.6"] {
             for region in regions(&report, object) {
-                let expected = level != "0" && (writable || !region["protections"].as_str().unwrap_or("").contains('w'));
+                let expected =
+                    level != "0" && (writable || !region["protections"].as_str().unwrap_or("").contains('w'));
                 check(region["sealed"] == expected, || format!("level {level}: {region}"))?;
             }
         }
