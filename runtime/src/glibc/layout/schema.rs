@@ -36,6 +36,10 @@ pub struct FieldSchema {
 pub struct StructSchema {
     /// The name of the type here.
     pub name: &'static str,
+    /// The field of [`super::Layout`] that holds it.
+    pub layout_field: &'static str,
+    /// Whether some releases lack it.
+    pub is_optional: bool,
     /// The tag or typedef in glibc.
     pub glibc: &'static str,
     /// Its fields.
@@ -92,10 +96,19 @@ macro_rules! field_doc {
     };
 }
 
-/// Declares the structures: `Name = "glibc name" { field: kind(size) "member", ... }`, the kinds being `at`, `opt`, `bits`,
-/// `optbits` and `len` for the variants of [`Kind`] in their order.
+macro_rules! is_optional {
+    (required) => {
+        false
+    };
+    (optional) => {
+        true
+    };
+}
+
+/// Declares the structures: `layout_field: required Name = "glibc name" { field: kind(size) "member", ... }`, the kinds
+/// being `at`, `opt`, `bits`, `optbits` and `len` for the variants of [`Kind`] in their order.
 macro_rules! structures {
-    ($($name:ident = $glibc:literal { $($field:ident: $kind:ident($size:tt) $member:literal,)* })*) => {
+    ($($layout_field:ident: $presence:ident $name:ident = $glibc:literal { $($field:ident: $kind:ident($size:tt) $member:literal,)* })*) => {
         $(
             #[doc = concat!("Offsets in glibc's `", $glibc, "`.")]
             #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +123,8 @@ macro_rules! structures {
         pub const SCHEMA: &[StructSchema] = &[
             $(StructSchema {
                 name: stringify!($name),
+                layout_field: stringify!($layout_field),
+                is_optional: is_optional!($presence),
                 glibc: $glibc,
                 fields: &[$(FieldSchema {
                     name: stringify!($field), member: $member, kind: field_kind!($kind), size: $size,
@@ -120,7 +135,7 @@ macro_rules! structures {
 }
 
 structures! {
-    RtldGlobal = "rtld_global" {
+    rtld_global: required RtldGlobal = "rtld_global" {
         dl_ns: at(0) "_dl_ns",
         dl_ns_len: len(0) "_dl_ns",
         dl_stack_prot_flags: opt(4) "_dl_stack_prot_flags",
@@ -154,7 +169,7 @@ structures! {
         dl_stack_cache_lock: at(4) "_dl_stack_cache_lock",
     }
 
-    LinkNamespaces = "link_namespaces" {
+    link_namespaces: required LinkNamespaces = "link_namespaces" {
         ns_loaded: at(8) "_ns_loaded",
         ns_nloaded: at(4) "_ns_nloaded",
         ns_main_searchlist: at(8) "_ns_main_searchlist",
@@ -169,7 +184,7 @@ structures! {
         ns_debug: opt(0) "_ns_debug",
     }
 
-    RtldGlobalRo = "rtld_global_ro" {
+    rtld_global_ro: required RtldGlobalRo = "rtld_global_ro" {
         dl_debug_mask: at(4) "_dl_debug_mask",
         dl_platform: at(8) "_dl_platform",
         dl_platformlen: at(8) "_dl_platformlen",
@@ -221,7 +236,7 @@ structures! {
         dl_readonly_area: opt(8) "_dl_readonly_area",
     }
 
-    LinkMap = "link_map" {
+    link_map: required LinkMap = "link_map" {
         l_addr: at(8) "l_addr",
         l_name: at(8) "l_name",
         l_ld: at(8) "l_ld",
@@ -313,7 +328,7 @@ structures! {
         l_serial: at(8) "l_serial",
     }
 
-    Pthread = "pthread" {
+    pthread: required Pthread = "pthread" {
         header_tcb: at(8) "header.tcb",
         header_dtv: at(8) "header.dtv",
         header_self: at(8) "header.self",
@@ -364,7 +379,7 @@ structures! {
         rseq_area: opt(32) "rseq_area",
     }
 
-    CpuFeaturesLayout = "cpu_features" {
+    cpu_features: required CpuFeaturesLayout = "cpu_features" {
         basic_kind: at(4) "basic.kind",
         basic_max_cpuid: at(4) "basic.max_cpuid",
         basic_family: at(4) "basic.family",
@@ -398,7 +413,7 @@ structures! {
         cachesize_non_temporal_divisor: opt(8) "cachesize_non_temporal_divisor",
     }
 
-    RDebug = "r_debug" {
+    r_debug: required RDebug = "r_debug" {
         r_version: at(4) "r_version",
         r_map: at(8) "r_map",
         r_brk: at(8) "r_brk",
@@ -406,11 +421,11 @@ structures! {
         r_ldbase: at(8) "r_ldbase",
     }
 
-    RDebugExtended = "r_debug_extended" {
+    r_debug_extended: optional RDebugExtended = "r_debug_extended" {
         r_next: at(8) "r_next",
     }
 
-    DlfcnHook = "dlfcn_hook" {
+    dlfcn_hook: required DlfcnHook = "dlfcn_hook" {
         dlopen: at(8) "dlopen",
         dlclose: at(8) "dlclose",
         dlsym: at(8) "dlsym",
@@ -426,7 +441,7 @@ structures! {
         libc_dlclose: at(8) "libc_dlclose",
     }
 
-    DlFindObject = "dl_find_object" {
+    dl_find_object: optional DlFindObject = "dl_find_object" {
         dlfo_flags: at(8) "dlfo_flags",
         dlfo_map_start: at(8) "dlfo_map_start",
         dlfo_map_end: at(8) "dlfo_map_end",
@@ -435,48 +450,48 @@ structures! {
         dlfo_sframe: opt(8) "dlfo_sframe",
     }
 
-    DlException = "dl_exception" {
+    dl_exception: required DlException = "dl_exception" {
         objname: at(8) "objname",
         errstring: at(8) "errstring",
         message_buffer: at(8) "message_buffer",
     }
 
-    Dtv = "dtv_t" {
+    dtv: required Dtv = "dtv_t" {
         counter: at(8) "counter",
         pointer_val: at(8) "pointer.val",
         pointer_to_free: at(8) "pointer.to_free",
     }
 
-    DtvSlotinfoList = "dtv_slotinfo_list" {
+    dtv_slotinfo_list: required DtvSlotinfoList = "dtv_slotinfo_list" {
         len: at(8) "len",
         next: at(8) "next",
         slotinfo: at(0) "slotinfo",
     }
 
-    DtvSlotinfo = "dtv_slotinfo" {
+    dtv_slotinfo: required DtvSlotinfo = "dtv_slotinfo" {
         gen: at(8) "gen",
         map: at(8) "map",
     }
 
-    ScopeElem = "r_scope_elem" {
+    scope_elem: required ScopeElem = "r_scope_elem" {
         r_list: at(8) "r_list",
         r_nlist: at(4) "r_nlist",
     }
 
-    FoundVersion = "r_found_version" {
+    found_version: required FoundVersion = "r_found_version" {
         name: at(8) "name",
         hash: at(4) "hash",
         hidden: at(4) "hidden",
         filename: at(8) "filename",
     }
 
-    LibnameList = "libname_list" {
+    libname_list: required LibnameList = "libname_list" {
         name: at(8) "name",
         next: at(8) "next",
         dont_free: at(4) "dont_free",
     }
 
-    AuditIfaces = "audit_ifaces" {
+    audit_ifaces: required AuditIfaces = "audit_ifaces" {
         activity: at(8) "activity",
         objsearch: at(8) "objsearch",
         objopen: at(8) "objopen",
@@ -488,7 +503,7 @@ structures! {
         next: at(8) "next",
     }
 
-    Mutex = "__pthread_mutex_s" {
+    mutex: required Mutex = "__pthread_mutex_s" {
         lock: at(4) "__lock",
         count: at(4) "__count",
         owner: at(4) "__owner",
@@ -496,7 +511,7 @@ structures! {
         kind: at(4) "__kind",
     }
 
-    ListHead = "list_head" {
+    list_head: required ListHead = "list_head" {
         next: at(8) "next",
         prev: at(8) "prev",
     }
@@ -551,3 +566,12 @@ descriptors! {
     "_thread_db_dtv_slotinfo_gen": "dtv_slotinfo" "gen",
     "_thread_db_dtv_slotinfo_map": "dtv_slotinfo" "map",
 }
+
+/// The fields of [`super::CpuKinds`], and the enumerators of glibc whose values they hold.
+pub const CPU_KINDS: &[(&str, &str)] = &[
+    ("unknown", "arch_kind_unknown"),
+    ("intel", "arch_kind_intel"),
+    ("amd", "arch_kind_amd"),
+    ("zhaoxin", "arch_kind_zhaoxin"),
+    ("other", "arch_kind_other"),
+];
