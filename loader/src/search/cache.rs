@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use core::cmp::Ordering;
 
 use super::hwcaps::Hwcaps;
+use crate::elf::view::u32_at;
 
 const NEW_MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
 const OLD_MAGIC: &[u8] = b"ld.so-1.7.0";
@@ -126,10 +127,7 @@ impl<'a> Cache<'a> {
     pub fn hwcaps_names(&self) -> impl Iterator<Item = Option<&'a [u8]>> + '_ {
         let section = hwcaps_section(self.file, self.table.extension_offset).unwrap_or_default();
         let file = self.file;
-        section.chunks_exact(4).map(move |word| {
-            let offset = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
-            string_at(file, offset)
-        })
+        section.chunks_exact(4).map(move |word| string_at(file, u32_at(word, 0)?))
     }
 
     /// Priorities of the names of the extension section on a machine, to be computed once and given to [`Cache::lookup`].
@@ -333,11 +331,6 @@ fn hwcaps_section(file: &[u8], offset: u32) -> Option<&[u8]> {
 fn string_at(bytes: &[u8], offset: u32) -> Option<&[u8]> {
     let tail = bytes.get(usize::try_from(offset).ok()?..).filter(|tail| !tail.is_empty())?;
     tail.split(|&byte| byte == 0).next()
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    let word = bytes.get(offset..offset.checked_add(4)?)?;
-    Some(u32::from_le_bytes(word.try_into().ok()?))
 }
 
 /// The order of the table: bytes compared as signed chars, runs of digits as numbers (of 32 bits, wrapping), a digit above

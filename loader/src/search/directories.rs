@@ -177,7 +177,7 @@ fn subdirectories(hwcaps: &Hwcaps<'_>) -> Vec<Subdirectory> {
     let components = hwcaps.legacy_components();
     let count = components.len().min(8);
     for selection in (0..1usize << count).rev() {
-        let chosen = components.iter().enumerate().filter(|(i, _)| selection >> (count - 1 - i) & 1 != 0);
+        let chosen = components.iter().take(count).rev().enumerate().rev().filter(|(bit, _)| selection >> bit & 1 != 0);
         let mut path = Vec::new();
         for (_, name) in chosen {
             path.extend_from_slice(name);

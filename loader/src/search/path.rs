@@ -54,7 +54,8 @@ pub fn split_preload(list: &[u8], secure: bool) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The names in the content of `/etc/ld.so.preload`: split at blanks, line ends and colons; `#` starts a comment.
+/// The names in the content of `/etc/ld.so.preload`: split at blanks, line ends and colons; `#` starts a comment. (glibc
+/// overlooks comments behind the first one where the file is short after it, and tries to load their words. Not so here.)
 pub fn split_preload_file(content: &[u8]) -> impl Iterator<Item = &[u8]> {
     let lines = content.split(|&byte| byte == b'\n');
     let without_comment = lines.filter_map(|line| line.split(|&byte| byte == b'#').next());
