@@ -4,7 +4,7 @@ use crate::error::{LoadError, Lossy};
 use crate::file::{self, OpenError, Opened};
 use crate::object::{Kind, Object, ObjectId, ObjectTable};
 use crate::search::cache::{Cache, Ranking};
-use crate::search::directories::Directories;
+use crate::search::directories::{Directories, SearchList};
 use crate::search::dst::{self, Tokens};
 use crate::search::hwcaps::Hwcaps;
 use crate::search::lookup::{Candidate, CommonPaths, Lookup, ObjectPaths};
@@ -120,10 +120,7 @@ impl Finder {
         if !core::mem::replace(&mut self.library_path_ready, true) {
             if let Some(list) = self.options.library_path.clone().filter(|list| !list.is_empty()) {
                 let tokens = self.tokens(executable.map(|id| &objects[id]));
-                let elements: Vec<Vec<u8>> = path::split_library_path(&list)
-                    .filter_map(|element| dst::expand(element, &tokens).map(|e| e.into_owned()))
-                    .collect();
-                self.common.library_path = self.directories.list(elements);
+                self.common.library_path = self.directories.library_path(&list, &tokens);
             }
         }
         let mut next = asker;
@@ -146,12 +143,7 @@ impl Finder {
         let tokens = self.tokens(Some(object));
         let mut list = |at: Option<u64>| {
             let string = at.and_then(|at| object.symbols.string(at)).filter(|_| !inhibited);
-            let elements: Vec<Vec<u8>> = string
-                .into_iter()
-                .flat_map(path::split_rpath)
-                .filter_map(|element| dst::expand(element, &tokens).map(|e| e.into_owned()))
-                .collect();
-            self.directories.list(elements)
+            string.map_or_else(SearchList::default, |path| self.directories.rpath(path, &tokens))
         };
         let rpath = if dynamic.runpath.is_none() { list(dynamic.rpath) } else { Default::default() };
         let runpath = list(dynamic.runpath);
