@@ -26,7 +26,7 @@ pub fn collect(process: &Process, given: Option<Option<SealLevel>>) -> io::Resul
         images.entry((mapping.name.clone(), mapping.inode)).or_insert_with(|| process.image(mapping)).clone()
     });
     let roles = roles(process, &objects);
-    let settings = Settings::of(process, given);
+    let mut settings = Settings::of(process, given);
     let under_ld_seal = objects.iter().any(is_ld_seal);
     let sealed: Vec<bool> = objects.iter().map(|object| is_sealed(object, &mappings)).collect();
     let evidence =
@@ -35,17 +35,12 @@ pub fn collect(process: &Process, given: Option<Option<SealLevel>>) -> io::Resul
     let owners = sealed.iter().zip(at_start).map(|(&any_sealed, at_start)| Owner { any_sealed, at_start }).collect();
     let groups = Grouping { objects: &objects, roles, owners, evidence: &evidence }.groups(&mappings);
     let command = process.command_line().iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-    let known = under_ld_seal && (settings.certain || settings.level.is_some() && evidence.agrees());
     Ok(Report {
         pid: process.pid,
         command,
         under_ld_seal,
-        level: settings.level.filter(|_| known).map(SealLevel::number),
-        level_source: match (under_ld_seal, known) {
-            (false, _) => "not started under ld-seal.so",
-            (true, true) => settings.source,
-            (true, false) => "its options can't be seen",
-        },
+        level: settings.level.filter(|_| under_ld_seal).map(SealLevel::number),
+        level_source: if under_ld_seal { settings.source } else { "not started under ld-seal.so" },
         kernel: evidence.kernel,
         summary: summary(&mappings, &groups),
         objects: groups,
@@ -101,11 +96,9 @@ fn is_sealed(object: &Object, mappings: &[Mapping]) -> bool {
     mappings.iter().any(|mapping| mapping.sealed && objects::inside(&mapping.range, object).is_some())
 }
 
-impl Evidence<'_> {
-    /// Whether the seals that are there fit the level that the process was told.
-    fn agrees(&self) -> bool {
-        self.settings.level.is_some_and(|level| (level != SealLevel::Off) == self.any_sealed)
-    }
+fn data_is_sealed(object: &Object, mappings: &[Mapping]) -> bool {
+    let writable = |mapping: &&Mapping| mapping.sealed && mapping.permissions.write;
+    mappings.iter().filter(writable).any(|mapping| objects::inside(&mapping.range, object).is_some())
 }
 
 /// Puts each page of each mapping into the group it belongs to.

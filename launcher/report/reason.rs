@@ -7,12 +7,10 @@ use loader::seal::tunables::{DataSealing, SealLevel, SealTunables};
 /// What a process was told about sealing.
 #[derive(Debug)]
 pub struct Settings {
-    /// The level, and how well it is known.
+    /// The level, when it is known.
     pub level: Option<SealLevel>,
-    /// Where it is known from.
+    /// Where it is known from, or why it isn't.
     pub source: &'static str,
-    /// Whether it could have been overridden by something that can't be seen.
-    pub certain: bool,
     /// The value of `GLIBC_TUNABLES` as far as it counts.
     tunables: Vec<u8>,
 }
@@ -26,15 +24,28 @@ impl Settings {
         let from_environment = if tunables.is_empty() { "the default" } else { "GLIBC_TUNABLES" };
         let arguments = process.command_line();
         let shown = arguments.first().is_some_and(|name| is_interpreter(name));
-        let (level, source, certain) = match (given, option_seal(&arguments).filter(|_| shown)) {
-            (Some(Some(level)), _) => (Some(level), "--seal", true),
-            (Some(None), _) => (Some(tuned), from_environment, true),
-            (None, Some(level)) => (Some(level), "--seal", true),
-            (None, None) if !process.environment_is_readable() => (None, "its environment can't be read", false),
+        let (level, source) = match (given, option_seal(&arguments).filter(|_| shown)) {
+            (Some(Some(level)), _) | (None, Some(level)) => (Some(level), "--seal"),
+            (Some(None), _) => (Some(tuned), from_environment),
+            (None, None) if shown && process.environment_is_readable() => (Some(tuned), from_environment),
             // The launcher's --seal leaves no trace once the command line equals that of a direct start.
-            (None, None) => (Some(tuned), from_environment, shown),
+            (None, None) => (None, "its options can't be seen"),
         };
-        Settings { level, source, certain, tunables }
+        Settings { level, source, tunables }
+    }
+
+    /// Deduces a level that was not told from the seals that are there: `data` says whether writable memory of the objects
+    /// is sealed, None whether nothing at all is.
+    pub fn deduce(&mut self, data: Option<bool>) {
+        if self.level.is_some() {
+            return;
+        }
+        let level = match (data, self.tunables().data) {
+            (Some(true), DataSealing::Auto) => SealLevel::Enforced,
+            (Some(false), DataSealing::Auto) => SealLevel::BestEffort,
+            _ => return,
+        };
+        (self.level, self.source) = (Some(level), "seen by its seals");
     }
 
     fn tunables(&self) -> SealTunables<'_> {
@@ -111,11 +122,8 @@ impl Evidence<'_> {
         if !self.under_ld_seal {
             return "not started under ld-seal.so".into();
         }
-        match self.settings.level {
-            Some(SealLevel::Off) if self.settings.certain || !self.any_sealed => return self.off(),
-            None if !self.any_sealed => return "nothing is sealed: level 0, or mseal was refused".into(),
-            _ if !self.any_sealed => return self.nothing(),
-            _ => {}
+        if !self.any_sealed {
+            return self.nothing();
         }
         match (kind, owner) {
             (Kind::Vdso | Kind::Vvar, _) if !self.settings.tunables().vdso => "ldseal.vdso=0".into(),
@@ -127,15 +135,11 @@ impl Evidence<'_> {
         }
     }
 
-    fn off(&self) -> String {
-        format!("level 0 ({})", self.settings.source)
-    }
-
     fn nothing(&self) -> String {
-        if self.settings.certain {
-            "nothing is sealed: mseal was refused, or the program is still being loaded".into()
-        } else {
-            "nothing is sealed: ldseal run --seal 0, or mseal was refused, or the program is still being loaded".into()
+        match self.settings.level {
+            Some(SealLevel::Off) => format!("level 0 ({})", self.settings.source),
+            Some(_) => "nothing is sealed: mseal was refused, or the program is still being loaded".into(),
+            None => "nothing is sealed: level 0, or mseal was refused, or the program is still being loaded".into(),
         }
     }
 
@@ -159,8 +163,8 @@ impl Evidence<'_> {
 mod tests {
     use super::*;
 
-    fn settings(level: Option<SealLevel>, certain: bool, tunables: &str) -> Settings {
-        Settings { level, source: "--seal", certain, tunables: tunables.into() }
+    fn settings(level: Option<SealLevel>, tunables: &str) -> Settings {
+        Settings { level, source: "--seal", tunables: tunables.into() }
     }
 
     fn why(settings: &Settings, any_sealed: bool, kind: Kind, owner: Option<Owner>) -> String {
@@ -171,29 +175,38 @@ mod tests {
     #[test]
     fn levels_and_tunables_are_named() {
         let owner = Some(Owner { any_sealed: true, at_start: true });
-        let one = settings(Some(SealLevel::BestEffort), true, "");
+        let one = settings(Some(SealLevel::BestEffort), "");
         assert!(why(&one, true, Kind::Data, owner).contains("ldseal.data=auto"));
-        let zero = settings(Some(SealLevel::BestEffort), true, "ldseal.data=0:ldseal.vdso=0:ldseal.exclude=*/libx.so");
+        let zero = settings(Some(SealLevel::BestEffort), "ldseal.data=0:ldseal.vdso=0:ldseal.exclude=*/libx.so");
         assert_eq!(why(&zero, true, Kind::Bss, owner), "writable data, ldseal.data=0");
         assert_eq!(why(&zero, true, Kind::Vvar, None), "ldseal.vdso=0");
         let unsealed = Some(Owner { any_sealed: false, at_start: true });
         assert!(why(&zero, true, Kind::Text, unsealed).contains("ldseal.exclude=*/libx.so"));
         let opened = Some(Owner { any_sealed: false, at_start: false });
         assert!(why(&one, true, Kind::Text, opened).contains("dlopen"));
-        assert_eq!(why(&settings(Some(SealLevel::Off), true, ""), false, Kind::Text, unsealed), "level 0 (--seal)");
+        assert_eq!(why(&settings(Some(SealLevel::Off), ""), false, Kind::Text, unsealed), "level 0 (--seal)");
+        assert!(why(&settings(None, ""), false, Kind::Text, unsealed).contains("level 0, or mseal was refused"));
     }
 
     #[test]
-    fn a_level_that_the_seals_contradict_is_no_reason() {
-        let hidden = settings(Some(SealLevel::Off), false, "glibc.rtld.seal=0");
-        let opened = Some(Owner { any_sealed: false, at_start: false });
-        assert!(why(&hidden, true, Kind::Text, opened).contains("dlopen"));
-        assert!(why(&hidden, false, Kind::Text, opened).contains("level 0"));
+    fn a_hidden_level_is_seen_by_the_seals() {
+        let deduced = |tunables, data| {
+            let mut settings = settings(None, tunables);
+            settings.deduce(data);
+            settings.level
+        };
+        assert_eq!(deduced("", Some(true)), Some(SealLevel::Enforced));
+        assert_eq!(deduced("glibc.rtld.seal=0", Some(false)), Some(SealLevel::BestEffort));
+        assert_eq!(deduced("", None), None);
+        assert_eq!(deduced("ldseal.data=1", Some(true)), None);
+        let mut told = settings(Some(SealLevel::Off), "");
+        told.deduce(Some(true));
+        assert_eq!(told.level, Some(SealLevel::Off));
     }
 
     #[test]
     fn the_kernel_and_the_loader_come_first() {
-        let settings = settings(Some(SealLevel::BestEffort), true, "");
+        let settings = settings(Some(SealLevel::BestEffort), "");
         let mut kernel = Kernel { mseal: false, seals_system_mappings: false };
         let why = |kernel, under_ld_seal| {
             Evidence { kernel, under_ld_seal, settings: &settings, any_sealed: false }.why_not(Kind::Text, None)
