@@ -1,11 +1,14 @@
 #!/bin/sh
-# Fills corpus/ with seeds taken from this system. Needs objcopy (binutils); everything it writes is below 1 MB.
+# Fills corpus/ with seeds: those of seeds/ and files of this system. Needs objcopy (binutils); everything it writes is below 1 MB.
 set -eu
 cd "$(dirname "$0")"
 for target in ld_so_cache gnu_property dst search_path tunables glob elf_headers elf_dynamic elf_symbols; do
     mkdir -p "corpus/$target"
 done
 
+# Caches with glibc-hwcaps and legacy capabilities, which few systems have.
+cp seeds/ld_so_cache-new corpus/ld_so_cache/new
+cp seeds/ld_so_cache-behind-old corpus/ld_so_cache/behind-old
 [ -r /etc/ld.so.cache ] && cp /etc/ld.so.cache corpus/ld_so_cache/system
 
 for file in /bin/true /bin/cat /usr/lib/*/libdl.so.2 /usr/lib/*/libanl.so.1 /usr/lib/*/libgcc_s.so.1; do

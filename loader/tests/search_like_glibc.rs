@@ -9,7 +9,7 @@ use loader::search::directories::{Directories, SearchList};
 use loader::search::dst::Tokens;
 use loader::search::hwcaps::Hwcaps;
 use loader::search::lookup::{Candidate, CommonPaths, Lookup, ObjectPaths};
-use loader::search::path::{Layout, LAYOUTS};
+use loader::search::path::{split_preload, Layout, LAYOUTS};
 use support::{argument, have, searches, SystemLoader, LD_SO};
 
 /// Every file that a lookup proposes when all directories exist and no file does; `None` is the cache.
@@ -239,6 +239,27 @@ fn rpath_and_runpath_of_a_chain_give_the_files_that_ld_so_tries() {
         let theirs: Vec<_> = theirs.tried.into_iter().filter(real).collect();
         assert_same(&ours, &theirs, &format!("{chain:?}"));
         std::fs::remove_dir_all(&directory).unwrap();
+    }
+}
+
+#[test]
+fn preload_lists_name_what_ld_so_looks_for() {
+    let Some(_) = SystemLoader::find() else { return };
+    for list in ["libno1.so", " libno1.so::libno2.so  libno3.so:", "libno1.so\tlibno2.so", ":", "libno1.so;libno2.so"] {
+        for as_option in [false, true] {
+            let mut command = Command::new(LD_SO);
+            command.env("LD_DEBUG", "libs").env_remove("LD_PRELOAD");
+            if as_option {
+                command.args(["--preload", list]);
+            } else {
+                command.env("LD_PRELOAD", list);
+            }
+            let output = command.args(["--list", "/bin/true"]).output().unwrap();
+            let theirs =
+                searches(&output).into_iter().map(|search| search.name).filter(|name| name.starts_with(b"libno"));
+            let ours = split_preload(list.as_bytes(), false).map(<[u8]>::to_vec);
+            assert!(ours.eq(theirs), "{list:?}");
+        }
     }
 }
 
