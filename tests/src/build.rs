@@ -1,12 +1,14 @@
 //! Compiling a case: once per content, into a folder named by the hash of everything that went in.
 
 use crate::manifest::{Case, Object};
+use crate::process::{self, Ending};
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// Builds `case` below `cache` unless the same content was built before, and returns the folder of the built tree.
 ///
@@ -80,13 +82,16 @@ fn build_object(case: &Case, object: &Object, tree: &Path) -> Result<(), String>
     }
     let mut command = command_line(case, object, tree)?;
     log::debug!("{}: {command:?}", case.name);
-    let output = command.current_dir(tree).stdin(Stdio::null()).output();
+    let output = process::capture(command.current_dir(tree), b"", COMPILATION);
     let output = output.map_err(|e| format!("{command:?}: {e}"))?;
-    if output.status.success() {
+    if output.ending == Ending::Exit(0) {
         return Ok(());
     }
     Err(format!("building {}: {command:?}\n{}", object.out, String::from_utf8_lossy(&output.stderr)))
 }
+
+/// Time limit of one compiler run.
+const COMPILATION: Duration = Duration::from_secs(300);
 
 fn command_line(case: &Case, object: &Object, tree: &Path) -> Result<Command, String> {
     let first = object.sources.first().or(object.libs.first());

@@ -1,5 +1,6 @@
 //! Putting another interpreter into an executable: what a linker's `--dynamic-linker=` does, for files that are already linked.
 
+use crate::process::write_executable;
 use object::elf::{FileHeader64, ProgramHeader64, ELFCLASS64, PT_INTERP};
 use object::read::elf::FileHeader;
 use object::{pod, Endianness, LittleEndian};
@@ -73,8 +74,8 @@ fn copy_tree(from: &Path, to: &Path, interpreter: &Path) -> io::Result<()> {
 pub fn replaced_copy(from: &Path, to: &Path, interpreter: &Path) -> io::Result<()> {
     let bytes = fs::read(from)?;
     match replaced(&bytes, interpreter) {
-        Some(copy) => fs::write(to, copy)?,
-        None => fs::write(to, bytes)?,
+        Some(copy) => write_executable(to, &copy)?,
+        None => write_executable(to, &bytes)?,
     }
     fs::set_permissions(to, fs::metadata(from)?.permissions())
 }

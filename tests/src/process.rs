@@ -3,11 +3,13 @@
 use rustix::event::{poll, PollFd, PollFlags};
 use rustix::process::{kill_process_group, pidfd_open, Pid, PidfdFlags, Signal};
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, ExitStatus, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// How a process ended.
@@ -53,7 +55,7 @@ pub fn capture(command: &mut Command, stdin: &[u8], limit: Duration) -> io::Resu
     log::debug!("{command:?}");
     command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.stdin(if stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
-    let mut child = command.spawn()?;
+    let mut child = spawn(command)?;
     let pid = Pid::from_child(&child);
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     if let Some(mut input) = child.stdin.take() {
@@ -69,6 +71,24 @@ pub fn capture(command: &mut Command, stdin: &[u8], limit: Duration) -> io::Resu
     let [stdout, stderr] = streams.map(|s| s.content);
     let ending = if ended { ending(status) } else { Ending::TimedOut };
     Ok(Outcome { ending, stdout, stderr })
+}
+
+/// Held for reading while a process is started, and for writing while a file is written that will be executed: a child that is
+/// forked in between holds the file open for writing, and execve(2) of it fails with ETXTBSY.
+static STARTING: RwLock<()> = RwLock::new(());
+
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    let _starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
+    command.spawn()
+}
+
+/// Writes a file that will be executed, while no other thread starts a process.
+///
+/// # Errors
+/// It can't be written.
+pub fn write_executable(path: &Path, content: &[u8]) -> io::Result<()> {
+    let _writing = STARTING.write().unwrap_or_else(PoisonError::into_inner);
+    fs::write(path, content)
 }
 
 struct Stream {
