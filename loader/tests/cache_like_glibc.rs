@@ -3,10 +3,11 @@
 
 mod support;
 
+use std::path::Path;
 use std::process::Command;
 
 use loader::search::cache::Cache;
-use loader::search::hwcaps::Hwcaps;
+use loader::search::hwcaps::{Hwcaps, Machine};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use support::{argument, have, searches, SystemLoader, LD_SO};
@@ -37,6 +38,27 @@ fn every_name_in_this_machines_cache_is_found_where_ld_so_finds_it() {
     }
     // Names of a library that came in under another name, or as somebody's dependency, are not searched again.
     assert!(compared.len() * 10 > names.len() * 8, "{} of {}", compared.len(), names.len());
+}
+
+#[test]
+fn the_fuzzers_seeds_are_caches_that_depend_on_the_machine() {
+    for seed in ["ld_so_cache-new", "ld_so_cache-behind-old"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(seed);
+        let file = std::fs::read(path).unwrap();
+        let cache = Cache::parse(&file).unwrap();
+        assert_eq!(cache.entries().count(), 6);
+        let find = |isa_1, platform: Option<&'static [u8]>, name: &str| {
+            let hwcaps = Hwcaps::new(Machine { isa_1, platform, hwcap: 2, ..Machine::default() }, None, None);
+            let found = cache.lookup(name.as_bytes(), &hwcaps, &cache.ranking(&hwcaps));
+            found.map(|path| std::str::from_utf8(path).unwrap().to_owned())
+        };
+        assert_eq!(find(15, None, "libz.so.1").as_deref(), Some("/lib/x86-64-v3/libz.so.1"));
+        assert_eq!(find(3, None, "libz.so.1").as_deref(), Some("/lib/x86-64-v2/libz.so.1"));
+        assert_eq!(find(1, None, "libz.so.1").as_deref(), Some("/lib/libz.so.1"));
+        assert_eq!(find(1, Some(b"haswell"), "libc.so.6").as_deref(), Some("/lib/tls/libc.so.6"));
+        assert_eq!(find(1, None, "libc.so.6").as_deref(), Some("/lib/libc.so.6"));
+        assert_eq!(find(1, None, "liba.so"), None);
+    }
 }
 
 const NAMES: [&str; 7] =
@@ -130,7 +152,7 @@ fn write_cache(entries: &[Entry], format: Format) -> Vec<u8> {
 }
 
 /// Runs the system's ld.so with `cache` in place of `/etc/ld.so.cache`, in a mount namespace of its own.
-fn with_cache(cache: &std::path::Path, arguments: &[&str]) -> std::process::Output {
+fn with_cache(cache: &Path, arguments: &[&str]) -> std::process::Output {
     let script = r#"mount --bind "$0" /etc/ld.so.cache && LD_DEBUG=libs exec "$@""#;
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--mount", "sh", "-c", script]).arg(cache).arg(LD_SO).args(arguments);
@@ -143,7 +165,7 @@ fn generated_caches_give_the_files_that_ld_so_tries() {
     if !have("unshare") {
         return;
     }
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cache-{}", std::process::id()));
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cache-{}", std::process::id()));
     std::fs::write(&path, write_cache(&[], Format::New)).unwrap();
     if !with_cache(&path, &["--version"]).status.success() {
         eprintln!("SKIPPED: no mount namespaces here");
