@@ -1,4 +1,7 @@
 //! The tunable `glibc.cpu.hwcaps`: a list like `-AVX2,Prefer_ERMS` of features to disable and preferences to change.
+//!
+//! ld.so of glibc 2.36 does not stop at the end of the list but takes the rest of `GLIBC_TUNABLES` and of the environment
+//! for more of it, up to two NULs in a row. That is the one thing not done like it.
 
 use super::feature::*;
 use super::preferred::*;

@@ -10,6 +10,7 @@ use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
+mod models;
 mod recordings;
 mod system;
 
