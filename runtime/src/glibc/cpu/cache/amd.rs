@@ -21,11 +21,12 @@ pub(super) fn query(leaves: &mut Leaves<'_>, level: Level, property: Property) -
 }
 
 fn level1(register: u32, property: Property) -> u32 {
+    let size = (register >> 14) & 0x3_fc00;
     match property {
-        Property::Size => (register >> 14) & 0x3_fc00,
+        Property::Size => size,
         Property::Ways => match (register >> 16) & 0xff {
-            // Fully associative: glibc's expression for it, which in effect is the number of ways times 4, cut off.
-            0xff => ((register >> 16) << 2) & 0x3_fc00,
+            // Fully associative: glibc takes the size for the number of ways.
+            0xff => size,
             ways => ways,
         },
         Property::Line => register & 0xff,

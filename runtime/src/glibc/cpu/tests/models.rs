@@ -56,8 +56,8 @@ fn compare_sweep(sweep: &str) -> usize {
     // Long lists go on in lines that begin with blanks.
     let sweep = sweep.replace("\n ", "");
     let field = |name: &str| {
-        let lines = sweep.lines().filter_map(|line| line.strip_prefix(name));
-        lines.last().unwrap_or_else(|| panic!("no {name} in {sweep}")).trim()
+        let mut values = sweep.lines().filter_map(|line| line.strip_prefix(name));
+        values.next().unwrap_or_else(|| panic!("no {name} in {sweep}")).trim()
     };
     let numbers = |name| match field(name).split_once('-') {
         Some((first, last)) => (number(first)..=number(last)).collect(),
