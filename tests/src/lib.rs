@@ -12,6 +12,7 @@
 //! * [`compare`]: what counts as a difference.
 //! * [`requirement`]: what this machine lacks. A case that cannot run here is skipped, loudly, and counted.
 //! * [`attack`]: a process watched from outside, and calls that are refused.
+//! * [`hostile`]: files that no linker would write.
 //! * [`suite`]: cases and other checks as trials of a test binary.
 
 #![deny(unsafe_code)]
@@ -19,6 +20,7 @@
 pub mod attack;
 pub mod build;
 pub mod compare;
+pub mod hostile;
 pub mod interp;
 pub mod loader;
 pub mod manifest;
