@@ -37,7 +37,10 @@ pub fn tree(case: &Case, cache: &Path) -> Result<PathBuf, String> {
 fn content_hash(case: &Case) -> Result<u64, String> {
     let mut hasher = DefaultHasher::new();
     compilers_identity().hash(&mut hasher);
-    let mut pending = vec![case.folder.clone()];
+    // Sources that several cases share lie beside their headers.
+    let sources = case.manifest.objects.iter().flat_map(|o| &o.sources).map(|s| case.folder.join(s));
+    let shared = sources.filter_map(|s| s.parent().map(Path::to_path_buf)).filter(|f| *f != case.folder);
+    let mut pending: Vec<PathBuf> = [case.folder.clone()].into_iter().chain(shared).collect();
     let mut files = Vec::new();
     while let Some(folder) = pending.pop() {
         for entry in fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?.flatten() {
@@ -46,6 +49,7 @@ fn content_hash(case: &Case) -> Result<u64, String> {
         }
     }
     files.sort();
+    files.dedup();
     for file in files {
         file.strip_prefix(&case.folder).unwrap_or(&file).hash(&mut hasher);
         fs::read(&file).map_err(|e| format!("{}: {e}", file.display()))?.hash(&mut hasher);
