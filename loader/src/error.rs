@@ -79,6 +79,35 @@ impl LoadError {
     }
 }
 
+impl LoadError {
+    /// What was wrong, without the object and the error number.
+    pub fn cause(&self) -> &Reason {
+        &self.reason
+    }
+
+    /// The text with the few error numbers that ld.so has words for before there is a C library; others are shown as numbers.
+    pub fn terse(&self) -> Terse<'_> {
+        Terse(self)
+    }
+}
+
+/// See [`LoadError::terse`].
+pub struct Terse<'a>(&'a LoadError);
+
+impl fmt::Display for Terse<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known =
+            [Errno::NOMEM, Errno::INVAL, Errno::NOENT, Errno::PERM, Errno::IO, Errno::ACCESS];
+        match self.0.errno.filter(|e| !known.contains(e)) {
+            None => self.0.fmt(f),
+            Some(errno) => {
+                LoadError { errno: None, ..self.0.clone() }.fmt(f)?;
+                write!(f, ": Error {}", errno.raw_os_error())
+            }
+        }
+    }
+}
+
 /// Shows bytes as text; names in ELF files are bytes, and glibc prints them as they are.
 pub struct Lossy<'a>(pub &'a [u8]);
 

@@ -33,6 +33,8 @@ pub struct Image {
     pub bias: Bias,
     /// Its segments in ascending order.
     pub segments: Vec<Segment>,
+    /// Gaps between segments that are not the image's own: something else is mapped there.
+    pub holes: Vec<Range<Addr>>,
     /// Whether the read-only segments are writable for the time being (`DT_TEXTREL`).
     text_is_writable: bool,
 }
@@ -50,7 +52,7 @@ impl Image {
             segments.push(Segment { memory, pages, prot: Prot::from_segment_flags(h.p_flags) });
         }
         let range = bias.run_time(segments.first()?.pages.start)..bias.run_time(segments.last()?.pages.end);
-        (range.start < range.end).then_some(Image { range, bias, segments, text_is_writable: false })
+        (range.start < range.end).then_some(Image { range, bias, segments, holes: Vec::new(), text_is_writable: false })
     }
 
     /// All readable memory, for the parsers. The bytes of writable segments change while relocations are applied; the tables that

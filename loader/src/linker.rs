@@ -78,7 +78,7 @@ impl Linker {
         let id = self.objects.add(object);
         if has_tls {
             let module = self.claim_tls_module(id);
-            self.objects[id].tls_state = TlsState::Undecided { module };
+            self.objects[id].tls_state.set(TlsState::Undecided { module });
         }
         self.namespace_mut(transaction.namespace).list.push(id);
         transaction.added.push(id);
@@ -130,6 +130,7 @@ impl Linker {
         object.origin = finder::origin_of(object.name.to_bytes());
         object.loader = asker;
         object.add_alias(name);
+        object.asked = Some(name.to_vec());
         log::debug!(target: "files", "file={} [0];  generating link map", Lossy(name));
         Ok(self.add(transaction, object))
     }

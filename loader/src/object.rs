@@ -13,6 +13,7 @@ use crate::tls::{TlsSegment, TlsState};
 use alloc::boxed::Box;
 use alloc::ffi::CString;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use goblin::elf64::program_header::{PT_DYNAMIC, PT_GNU_EH_FRAME, PT_PHDR};
 
 /// A loaded object's place in the [`ObjectTable`].
@@ -67,6 +68,10 @@ pub struct Object {
     pub name: CString,
     /// All names by which others may ask for it: its `DT_SONAME`, and each name under which it was searched and found.
     pub aliases: Vec<Vec<u8>>,
+    /// The name to print if it is not `name`: the program's is empty there, and messages call it by its `argv[0]`.
+    pub label: Option<Vec<u8>>,
+    /// The name under which it was first asked for; `None` for what nobody asked for.
+    pub asked: Option<Vec<u8>>,
     /// What it is.
     pub kind: Kind,
     /// The namespace it lives in.
@@ -96,7 +101,7 @@ pub struct Object {
     /// Its thread-local storage.
     pub tls: Option<TlsSegment>,
     /// Where its thread-local storage lies in a thread.
-    pub tls_state: TlsState,
+    pub tls_state: Cell<TlsState>,
     /// Its `DT_NEEDED` objects, in order.
     pub needed: Vec<ObjectId>,
     /// The object whose `DT_NEEDED` or dlopen brought it in.
@@ -156,6 +161,8 @@ impl Object {
             headers_at: headers_in_memory(&headers, &image),
             executable_stack: header::wants_executable_stack(&headers),
             name: origin.name,
+            label: None,
+            asked: None,
             kind: origin.kind,
             file: origin.file,
             entry: origin.entry,
@@ -169,7 +176,7 @@ impl Object {
             versions,
             relro,
             tls,
-            tls_state: TlsState::None,
+            tls_state: Cell::new(TlsState::None),
             needed: Vec::new(),
             loader: None,
             stay: Stay::Forever,
@@ -181,9 +188,14 @@ impl Object {
         })
     }
 
-    /// The name to print: the program's is empty in link maps.
+    /// The name to print in messages.
     pub fn display_name(&self) -> &[u8] {
-        self.name.to_bytes()
+        self.label.as_deref().unwrap_or(self.name.to_bytes())
+    }
+
+    /// The name under which it was first asked for.
+    pub fn asked_as(&self) -> Option<&[u8]> {
+        self.asked.as_deref()
     }
 
     /// `DT_SONAME`
@@ -291,6 +303,13 @@ impl ObjectTable {
     /// All objects with their ids, by id.
     pub fn iter(&self) -> impl Iterator<Item = (ObjectId, &Object)> {
         self.slots.iter().enumerate().filter_map(|(i, o)| Some((ObjectId(i as u32), o.as_deref()?)))
+    }
+}
+
+impl ObjectTable {
+    /// All objects, for changing.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Object> {
+        self.slots.iter_mut().filter_map(|o| o.as_deref_mut())
     }
 }
 

@@ -13,6 +13,22 @@ pub fn sort<'d>(
     main: Option<ObjectId>,
     dependencies: impl Fn(ObjectId) -> &'d [ObjectId],
 ) -> Vec<ObjectId> {
+    let mut finished = sort_from(list, main, dependencies);
+    // The root stays first even if something in a cycle with it was entered earlier.
+    if let Some(&root) = list.first() {
+        if let Some(at) = finished.iter().position(|&o| o == root) {
+            finished.remove(at);
+            finished.insert(0, root);
+        }
+    }
+    finished
+}
+
+fn sort_from<'d>(
+    list: &[ObjectId],
+    main: Option<ObjectId>,
+    dependencies: impl Fn(ObjectId) -> &'d [ObjectId],
+) -> Vec<ObjectId> {
     let mut visited: Vec<ObjectId> = Vec::with_capacity(list.len());
     let mut finished: Vec<ObjectId> = Vec::with_capacity(list.len());
     for &start in list.iter().rev() {
@@ -39,14 +55,12 @@ pub fn sort<'d>(
         }
     }
     finished.reverse();
-    // The root stays first even if something in a cycle with it was entered earlier.
-    if let Some(&root) = list.first() {
-        if let Some(at) = finished.iter().position(|&o| o == root) {
-            finished.remove(at);
-            finished.insert(0, root);
-        }
-    }
     finished
+}
+
+/// Sorts objects that have no common root so that every object comes before what it depends on.
+pub fn sort_all<'d>(list: &[ObjectId], dependencies: impl Fn(ObjectId) -> &'d [ObjectId]) -> Vec<ObjectId> {
+    sort_from(list, None, dependencies)
 }
 
 #[cfg(test)]

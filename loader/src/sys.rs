@@ -294,6 +294,18 @@ pub fn mseal(range: Range<Addr>) -> Result<()> {
     check(unsafe { raw(NR_MSEAL, [range.start.0, range.end.0 - range.start.0, 0, 0, 0]) }).map(drop)
 }
 
+/// Asks the kernel to clear a range in the children of a fork (`MADV_WIPEONFORK`).
+pub fn wipe_on_fork(range: Range<Addr>) -> Result<()> {
+    // SAFETY: in this process nothing changes.
+    unsafe {
+        rustix::mm::madvise(
+            range.start.as_mut_ptr(),
+            range.end.0 - range.start.0,
+            rustix::mm::Advice::LinuxWipeOnFork,
+        )
+    }
+}
+
 /// Sets the FS base of the calling thread: its thread pointer.
 ///
 /// # Safety

@@ -9,7 +9,7 @@ mod binder;
 mod cache;
 mod x86_64;
 
-pub use binder::{Binder, Binding, Resolved};
+pub use binder::{is_ifunc, value_of, Binder, Binding, Resolved};
 pub use x86_64::{bind_slot, relocate, run_deferred, Deferred, PltMode};
 
 use crate::addr::Addr;

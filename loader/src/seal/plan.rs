@@ -144,7 +144,7 @@ fn parts(object: &Object) -> Vec<Item> {
             _ => push(pages, Part::RoData),
         }
     }
-    for gap in image.gaps() {
+    for gap in image.gaps().filter(|gap| !image.holes.contains(gap)) {
         push(gap, Part::Gap);
     }
     items.sort_by_key(|i| i.range.start);

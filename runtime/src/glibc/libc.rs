@@ -1,0 +1,173 @@
+//! What the interpreter calls in libc.so.6, and which glibc it is.
+
+use super::layout::{self, Layout};
+use alloc::string::{String, ToString};
+use core::cell::UnsafeCell;
+use loader::addr::{Addr, VAddr};
+use loader::elf::symbols::HashedName;
+use loader::elf::version::{Version, Wanted};
+use loader::linker::Linker;
+use loader::lookup::{Class, Query, Scope};
+use loader::object::{NamespaceId, Object, ObjectId};
+use loader::reloc;
+
+/// The soname of glibc's C library.
+pub const SONAME: &[u8] = b"libc.so.6";
+
+/// The release of a libc.so.6: the highest `GLIBC_x.y` that it defines.
+pub fn release(libc: &Object) -> Option<(u32, u32)> {
+    libc.versions.definitions.iter().filter_map(|v| parse_release(v.name)).max()
+}
+
+fn parse_release(name: &[u8]) -> Option<(u32, u32)> {
+    let text = core::str::from_utf8(name.strip_prefix(b"GLIBC_")?).ok()?;
+    let mut parts = text.split('.');
+    let major = parts.next()?.parse().ok()?;
+    let minor = parts.next()?.parse().ok()?;
+    Some((major, minor))
+}
+
+/// The layout of the private structures of a mapped libc.so.6, chosen and checked by what it says of itself.
+///
+/// # Errors
+/// One line that names what was found and what is supported.
+pub fn choose_layout(libc: &Object) -> Result<&'static Layout, String> {
+    let Some(release) = release(libc) else {
+        return Err(String::from("libc.so.6 defines no GLIBC version: not a glibc that is supported"));
+    };
+    layout::choose(release, &|name| thread_db_words(libc, name)).map_err(|e| e.to_string())
+}
+
+/// The words of an object that libc.so.6 exports for libthread_db.
+fn thread_db_words(libc: &Object, name: &str) -> Option<[u32; 3]> {
+    let symbol = libc.symbols.find(HashedName::new(name.as_bytes()), |_, s| (s.st_shndx != 0).then_some(s))?;
+    let view = libc.image.view();
+    let bytes = view.bytes(VAddr(symbol.st_value), symbol.st_size.min(12))?;
+    let mut words = [0; 3];
+    for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+        *word = u32::from_le_bytes(chunk.try_into().ok()?);
+    }
+    Some(words)
+}
+
+/// The functions of libc.so.6, and of whoever interposes malloc, that the interpreter uses once they are relocated.
+#[derive(Clone, Copy, Default)]
+pub struct Functions {
+    /// `malloc` as the program sees it.
+    pub malloc: Option<unsafe extern "C" fn(usize) -> *mut u8>,
+    /// `calloc` as the program sees it.
+    pub calloc: Option<unsafe extern "C" fn(usize, usize) -> *mut u8>,
+    /// `free` as the program sees it.
+    pub free: Option<unsafe extern "C" fn(*mut u8)>,
+    /// libc's own.
+    pub pthread_mutex_lock: Option<unsafe extern "C" fn(*mut u8) -> i32>,
+    /// libc's own.
+    pub pthread_mutex_unlock: Option<unsafe extern "C" fn(*mut u8) -> i32>,
+    /// `__libc_early_init`
+    pub early_init: Option<unsafe extern "C" fn(bool)>,
+}
+
+/// Holds [`Functions`] from the hand-over on.
+pub struct FunctionCell(UnsafeCell<Functions>);
+
+// SAFETY: written once, while the interpreter is alone in the process.
+unsafe impl Sync for FunctionCell {}
+
+/// The functions in use; all `None` before the hand-over.
+pub static FUNCTIONS: FunctionCell = FunctionCell(UnsafeCell::new(Functions {
+    malloc: None,
+    calloc: None,
+    free: None,
+    pthread_mutex_lock: None,
+    pthread_mutex_unlock: None,
+    early_init: None,
+}));
+
+impl FunctionCell {
+    /// The functions.
+    pub fn get(&self) -> Functions {
+        // SAFETY: nobody writes after the hand-over, and before it there is one thread.
+        unsafe { *self.0.get() }
+    }
+
+    /// Takes over from the functions that were found.
+    ///
+    /// # Safety
+    /// Only while the interpreter is alone in the process.
+    pub unsafe fn set(&self, functions: Functions) {
+        // SAFETY: the caller's contract.
+        unsafe { *self.0.get() = functions };
+    }
+}
+
+/// Finds the functions. `malloc` and its kin come from the global scope, so that an interposed allocator is used; the others are libc's.
+///
+/// # Safety
+/// All objects must be relocated: a function may be an IFUNC, whose resolver is called.
+pub unsafe fn find_functions(linker: &Linker, libc: Option<ObjectId>) -> Functions {
+    let global = |name: &str| {
+        let scope = Scope::new(&linker.objects, linker.namespace(NamespaceId(0)).global_scope.iter().copied());
+        // SAFETY: the caller's contract.
+        unsafe { address_in(linker, &scope, name, "GLIBC_2.2.5") }
+    };
+    let own = |name: &str, version: &str| {
+        let scope = Scope::new(&linker.objects, libc);
+        // SAFETY: the caller's contract.
+        unsafe { address_in(linker, &scope, name, version) }
+    };
+    // SAFETY: the C functions of these names have these signatures; a null address is `None`.
+    unsafe {
+        use core::mem::transmute;
+        Functions {
+            malloc: transmute::<usize, Option<unsafe extern "C" fn(usize) -> *mut u8>>(global("malloc")),
+            calloc: transmute::<usize, Option<unsafe extern "C" fn(usize, usize) -> *mut u8>>(global("calloc")),
+            free: transmute::<usize, Option<unsafe extern "C" fn(*mut u8)>>(global("free")),
+            pthread_mutex_lock: transmute::<usize, Option<unsafe extern "C" fn(*mut u8) -> i32>>(own(
+                "pthread_mutex_lock",
+                "GLIBC_2.2.5",
+            )),
+            pthread_mutex_unlock: transmute::<usize, Option<unsafe extern "C" fn(*mut u8) -> i32>>(own(
+                "pthread_mutex_unlock",
+                "GLIBC_2.2.5",
+            )),
+            early_init: transmute::<usize, Option<unsafe extern "C" fn(bool)>>(own("__libc_early_init", "GLIBC_PRIVATE")),
+        }
+    }
+}
+
+/// The address of a function in a scope, 0 if it is not there.
+///
+/// # Safety
+/// As for [`find_functions`].
+unsafe fn address_in(linker: &Linker, scope: &Scope<'_>, name: &str, version: &str) -> usize {
+    let hash = loader::elf::hash::sysv(version.as_bytes());
+    let wanted = Wanted { version: Version { name: version.as_bytes(), hash }, exact: false };
+    let query =
+        Query { name: HashedName::new(name.as_bytes()), version: Some(wanted), class: Class::Plt, newest: false };
+    let Some(found) = scope.find(&query, &linker.namespace(NamespaceId(0)).unique) else {
+        return 0;
+    };
+    let address = reloc::value_of(&linker.objects[found.object], found.symbol) as usize;
+    if reloc::is_ifunc(found.symbol) {
+        // SAFETY: the symbol is a resolver of a relocated object.
+        return unsafe { crate::services::call_resolver(Addr(address)) } as usize;
+    }
+    address
+}
+
+/// Memory from the program's allocator, zeroed; null when there is none.
+pub fn allocate(size: usize) -> *mut u8 {
+    // SAFETY: calloc takes any sizes.
+    FUNCTIONS.get().calloc.map_or(core::ptr::null_mut(), |calloc| unsafe { calloc(1, size) })
+}
+
+/// Gives memory back to the program's allocator.
+///
+/// # Safety
+/// `block` must have come from it.
+pub unsafe fn give_back(block: *mut u8) {
+    if let Some(free) = FUNCTIONS.get().free.filter(|_| !block.is_null()) {
+        // SAFETY: the caller's contract.
+        unsafe { free(block) };
+    }
+}

@@ -1,0 +1,476 @@
+//! Thread-local storage as libc and compiled code know it: the dynamic thread vector (DTV) of each thread, and the functions on it.
+//!
+//! A DTV is an array of 16-byte elements. Element -1 holds how many modules there is room for, element 0 the generation that the vector
+//! is up to date with, and element `m` the address of module `m`'s block (or -1) and the pointer to free it by. libc walks a DTV
+//! itself when it uses a thread's stack again, so the format, and that `to_free` comes from the program's allocator, is ABI.
+
+use super::globals::{Structure, RTLD_GLOBAL};
+use super::libc;
+use super::locks::{self, TlsLock};
+use crate::process;
+use alloc::vec::Vec;
+use core::arch::{asm, naked_asm};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU64, Ordering};
+use loader::addr::Addr;
+use loader::tls::TlsSegment;
+
+/// Room for modules that are added later, in every new DTV (glibc's `DTV_SURPLUS`).
+const DTV_SURPLUS: usize = 14;
+const UNALLOCATED: u64 = u64::MAX;
+
+/// An element of a DTV.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct DtvElement {
+    value: u64,
+    to_free: *mut u8,
+}
+
+/// The argument of `__tls_get_addr`.
+#[repr(C)]
+pub struct TlsIndex {
+    module: u64,
+    offset: u64,
+}
+
+/// A module as threads see it.
+#[derive(Clone, Copy)]
+pub struct Module {
+    /// The generation in which it was added or removed.
+    pub generation: u64,
+    /// Its segment; `None` when the number is free.
+    pub segment: Option<TlsSegment>,
+    /// Distance below the thread pointer of a static block.
+    pub static_offset: Option<u64>,
+    /// Whether some thread has a dynamic block of it, so that it can't become static.
+    pub dynamic: bool,
+}
+
+struct Registry(UnsafeCell<Vec<Module>>);
+// SAFETY: touched under the TLS lock only, or while there is one thread.
+unsafe impl Sync for Registry {}
+
+static MODULES: Registry = Registry(UnsafeCell::new(Vec::new()));
+/// Counts changes of the modules; a DTV with another count is out of date.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+/// The main thread's first DTV, which is not from the program's allocator.
+static INITIAL_DTV: AtomicU64 = AtomicU64::new(0);
+/// Size of all static TLS including `struct pthread` and the surplus, and its alignment.
+static STATIC_SIZE: AtomicU64 = AtomicU64::new(0);
+static STATIC_ALIGN: AtomicU64 = AtomicU64::new(64);
+
+fn modules<'l>(_lock: &'l mut TlsLock) -> &'l mut Vec<Module> {
+    // SAFETY: the lock guards the vector, and the borrow of it is exclusive.
+    unsafe { &mut *MODULES.0.get() }
+}
+
+/// Records size and alignment of the static block, for `_dl_get_tls_static_info`.
+pub fn set_static_info(size: u64, align: u64) {
+    STATIC_SIZE.store(size, Ordering::Relaxed);
+    STATIC_ALIGN.store(align, Ordering::Relaxed);
+}
+
+/// Sets module `number`, from 1.
+pub fn set_module(number: usize, module: Module) {
+    let mut lock = locks::tls();
+    let modules = modules(&mut lock);
+    let free = Module { generation: 0, segment: None, static_offset: None, dynamic: false };
+    if modules.len() < number {
+        modules.resize(number, free);
+    }
+    if let Some(slot) = number.checked_sub(1).and_then(|i| modules.get_mut(i)) {
+        *slot = module;
+    }
+}
+
+/// A module as it is now.
+pub fn module(number: usize) -> Option<Module> {
+    let mut lock = locks::tls();
+    modules(&mut lock).get(number.checked_sub(1)?).copied()
+}
+
+/// The current generation.
+pub fn generation() -> u64 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// Makes the changes since the last call visible to threads.
+pub fn set_generation(value: u64) {
+    GENERATION.store(value, Ordering::Release);
+    RTLD_GLOBAL.structure().put_u64(process::layout().rtld_global.dl_tls_generation, value);
+}
+
+/// The thread pointer of the calling thread.
+pub fn thread_pointer() -> Addr {
+    let tp: usize;
+    // SAFETY: reads the word at %fs:16, the thread control block's pointer to itself.
+    unsafe { asm!("mov {}, fs:[16]", out(reg) tp, options(nostack, readonly, preserves_flags)) };
+    Addr(tp)
+}
+
+fn dtv_of(tcb: Addr) -> *mut DtvElement {
+    // SAFETY: a thread control block has its DTV pointer in the second word.
+    unsafe { *(tcb.0 as *const *mut DtvElement).add(1) }
+}
+
+fn set_dtv(tcb: Addr, dtv: *mut DtvElement) {
+    // SAFETY: as for `dtv_of`.
+    unsafe { *(tcb.0 as *mut *mut DtvElement).add(1) = dtv };
+}
+
+/// Fills the DTV block that starts at `block` with room for `capacity` modules.
+///
+/// # Safety
+/// `block` must have room for `capacity + 2` zeroed elements.
+unsafe fn make_dtv(block: *mut DtvElement, capacity: usize) -> *mut DtvElement {
+    // SAFETY: the first element is in the block.
+    unsafe {
+        (*block).value = capacity as u64;
+        block.add(1)
+    }
+}
+
+/// Makes the main thread's DTV from the interpreter's own memory.
+pub fn make_initial_dtv(tcb: Addr) -> Addr {
+    let mut lock = locks::tls();
+    let capacity = modules(&mut lock).len() + DTV_SURPLUS;
+    let empty = DtvElement { value: 0, to_free: core::ptr::null_mut() };
+    let block = Vec::leak(alloc::vec![empty; capacity + 2]).as_mut_ptr();
+    // SAFETY: the block was made with that many elements.
+    let dtv = unsafe { make_dtv(block, capacity) };
+    INITIAL_DTV.store(dtv as u64, Ordering::Relaxed);
+    set_dtv(tcb, dtv);
+    Addr(dtv as usize)
+}
+
+/// Gives `tcb` a DTV from the program's allocator; false if there is no memory.
+fn allocate_dtv(tcb: Addr, module_count: usize) -> bool {
+    let capacity = module_count + DTV_SURPLUS;
+    let block: *mut DtvElement = libc::allocate((capacity + 2) * size_of::<DtvElement>()).cast();
+    if block.is_null() {
+        return false;
+    }
+    // SAFETY: the block was allocated, zeroed, with that many elements.
+    set_dtv(tcb, unsafe { make_dtv(block, capacity) });
+    true
+}
+
+/// Makes room for all modules in the DTV of `tcb`.
+fn grow_dtv(tcb: Addr, module_count: usize) {
+    let old = dtv_of(tcb);
+    // SAFETY: element -1 of a DTV is its capacity.
+    let capacity = unsafe { (*old.sub(1)).value } as usize;
+    if capacity >= module_count {
+        return;
+    }
+    if !allocate_dtv(tcb, module_count) {
+        crate::fatal(format_args!("cannot allocate memory for thread-local data: ABORT"));
+    }
+    // SAFETY: both vectors have the old capacity and the generation element.
+    unsafe {
+        core::ptr::copy_nonoverlapping(old, dtv_of(tcb), capacity + 1);
+        if old as u64 != INITIAL_DTV.load(Ordering::Relaxed) {
+            libc::give_back(old.sub(1).cast());
+        }
+    }
+}
+
+/// Writes the initial contents of a module's block.
+///
+/// # Safety
+/// `block` must be valid for writes of the block's size, and the segment's image be mapped.
+unsafe fn initialise_block(block: *mut u8, segment: &TlsSegment) {
+    // SAFETY: the image is as long as its size says, and not longer than the block.
+    unsafe {
+        core::ptr::copy_nonoverlapping(segment.image.as_ptr::<u8>(), block, segment.image_size as usize);
+        let rest = (segment.block_size - segment.image_size) as usize;
+        core::ptr::write_bytes(block.add(segment.image_size as usize), 0, rest);
+    }
+}
+
+/// (Re)initialises the DTV and the static TLS blocks of a thread.
+///
+/// # Safety
+/// `tcb` must have the static TLS size below it and a DTV.
+unsafe fn initialise_thread(tcb: Addr, write_images: bool) {
+    let mut lock = locks::tls();
+    let count = modules(&mut lock).len();
+    grow_dtv(tcb, count);
+    let dtv = dtv_of(tcb);
+    let mut newest = 0;
+    for (index, module) in modules(&mut lock).iter().enumerate() {
+        newest = newest.max(module.generation);
+        let mut element = DtvElement { value: UNALLOCATED, to_free: core::ptr::null_mut() };
+        if let (Some(segment), Some(offset)) = (&module.segment, module.static_offset) {
+            element.value = tcb.0 as u64 - offset;
+            if write_images {
+                // SAFETY: the block lies in the thread's static TLS.
+                unsafe { initialise_block(element.value as *mut u8, segment) };
+            }
+        }
+        // SAFETY: the DTV has room for all modules.
+        unsafe { *dtv.add(index + 1) = element };
+    }
+    // SAFETY: element 0 is the generation.
+    unsafe { (*dtv).value = newest };
+}
+
+/// Sets up the calling main thread's DTV and static TLS blocks, after relocation: an image may hold relocated pointers.
+///
+/// # Safety
+/// As for [`initialise_thread`].
+pub unsafe fn initialise_main_thread(tcb: Addr) {
+    // SAFETY: the caller's contract.
+    unsafe { initialise_thread(tcb, true) };
+}
+
+/// Writes the initial contents of a module that has just become static into a thread.
+///
+/// # Safety
+/// `tcb` must be a live thread, and the segment fit its static TLS at `offset`.
+pub unsafe fn initialise_static_block(tcb: Addr, segment: &TlsSegment, offset: u64) {
+    // SAFETY: the caller's contract.
+    unsafe { initialise_block((tcb.0 as u64 - offset) as *mut u8, segment) };
+}
+
+/// `__tls_get_addr`: the address of a thread-local variable. Old compilers call it with a misaligned stack, which the slow path repairs.
+///
+/// # Safety
+/// `index` must name a module of a loaded object.
+#[unsafe(naked)]
+#[export_name = "__tls_get_addr"]
+pub unsafe extern "C" fn tls_get_addr(index: *const TlsIndex) -> *mut u8 {
+    naked_asm!(
+        "mov rax, fs:[8]",
+        "mov rdx, [rip + {generation}]",
+        "cmp [rax], rdx",
+        "jne 2f",
+        "mov rdx, [rdi]",
+        "shl rdx, 4",
+        "mov rax, [rax + rdx]",
+        "cmp rax, -1",
+        "je 2f",
+        "add rax, [rdi + 8]",
+        "ret",
+        "2:",
+        "push rbp",
+        "mov rbp, rsp",
+        "and rsp, -16",
+        "call {slow}",
+        "mov rsp, rbp",
+        "pop rbp",
+        "ret",
+        generation = sym GENERATION,
+        slow = sym tls_get_addr_slow,
+    )
+}
+
+/// Brings the calling thread's DTV up to date and allocates the module's block if it has none.
+pub(super) unsafe extern "C" fn tls_get_addr_slow(index: *const TlsIndex) -> *mut u8 {
+    // SAFETY: the caller of `__tls_get_addr` passes a valid index.
+    let (module, offset) = unsafe { ((*index).module as usize, (*index).offset) };
+    let block = current_block(module);
+    (block as u64).wrapping_add(offset) as *mut u8
+}
+
+/// The calling thread's block of a module, made if need be.
+pub fn current_block(number: usize) -> *mut u8 {
+    let mut lock = locks::tls();
+    let tcb = thread_pointer();
+    update_dtv(tcb, &mut lock);
+    let dtv = dtv_of(tcb);
+    let Some(slot) = number.checked_sub(1).and_then(|i| modules(&mut lock).get_mut(i)) else {
+        crate::fatal(format_args!("inconsistency: no thread-local module {number}"));
+    };
+    // SAFETY: the vector has room for all modules.
+    let element = unsafe { &mut *dtv.add(number) };
+    if element.value != UNALLOCATED {
+        return element.value as *mut u8;
+    }
+    let Some(segment) = slot.segment else {
+        crate::fatal(format_args!("inconsistency: thread-local module {number} is not loaded"));
+    };
+    if let Some(offset) = slot.static_offset {
+        element.value = tcb.0 as u64 - offset;
+        return element.value as *mut u8;
+    }
+    slot.dynamic = true;
+    drop(lock);
+    let (block, to_free) = allocate_block(&segment);
+    // SAFETY: the element belongs to the calling thread; nobody else touches it.
+    unsafe { *dtv.add(number) = DtvElement { value: block as u64, to_free } };
+    block
+}
+
+/// The calling thread's block of a module if it has one.
+pub fn existing_block(number: usize) -> *mut u8 {
+    let dtv = dtv_of(thread_pointer());
+    // SAFETY: elements -1 and 0 are capacity and generation.
+    unsafe {
+        if number == 0 || number as u64 > (*dtv.sub(1)).value {
+            return core::ptr::null_mut();
+        }
+        if let Some(m) = module(number) {
+            if m.generation > (*dtv).value {
+                return core::ptr::null_mut();
+            }
+        }
+        let value = (*dtv.add(number)).value;
+        if value == UNALLOCATED {
+            core::ptr::null_mut()
+        } else {
+            value as *mut u8
+        }
+    }
+}
+
+fn update_dtv(tcb: Addr, lock: &mut TlsLock) {
+    let now = GENERATION.load(Ordering::Acquire);
+    let dtv = dtv_of(tcb);
+    // SAFETY: element 0 is the generation.
+    let have = unsafe { (*dtv).value };
+    if have == now {
+        return;
+    }
+    let count = modules(lock).len();
+    // SAFETY: element -1 is the capacity.
+    let capacity = unsafe { (*dtv.sub(1)).value } as usize;
+    for number in 1..=capacity {
+        // A module that is gone altogether has no entry any more.
+        let changed = modules(lock).get(number - 1).is_none_or(|m| m.generation > have);
+        // SAFETY: the element is within the capacity.
+        let element = unsafe { &mut *dtv.add(number) };
+        if changed && (element.value != UNALLOCATED || !element.to_free.is_null()) {
+            let to_free = core::mem::replace(&mut element.to_free, core::ptr::null_mut());
+            element.value = UNALLOCATED;
+            // SAFETY: a dynamic block came from the program's allocator; a null pointer is ignored.
+            unsafe { libc::give_back(to_free) };
+        }
+    }
+    grow_dtv(tcb, count);
+    let dtv = dtv_of(tcb);
+    // SAFETY: the vector has room for `count` modules.
+    unsafe {
+        for number in capacity + 1..=count {
+            *dtv.add(number) = DtvElement { value: UNALLOCATED, to_free: core::ptr::null_mut() };
+        }
+        (*dtv).value = now;
+    }
+}
+
+fn allocate_block(segment: &TlsSegment) -> (*mut u8, *mut u8) {
+    let slack = if segment.align > 16 || segment.first_byte != 0 { segment.align as usize } else { 0 };
+    let to_free = libc::allocate(segment.block_size as usize + slack);
+    if to_free.is_null() {
+        crate::fatal(format_args!("cannot allocate memory for thread-local data: ABORT"));
+    }
+    let align = segment.align as usize;
+    let mut block = to_free as usize;
+    if slack != 0 {
+        let misfit = (block.wrapping_sub(segment.first_byte as usize)) & (align - 1);
+        block += if misfit == 0 { 0 } else { align - misfit };
+    }
+    // SAFETY: the block lies in what was allocated.
+    unsafe { initialise_block(block as *mut u8, segment) };
+    (block as *mut u8, to_free)
+}
+
+/// `_dl_allocate_tls`: gives a new thread its DTV and its static TLS contents. libc always passes memory.
+///
+/// # Safety
+/// `tcb` must be a thread control block with the static TLS size below it.
+#[export_name = "_dl_allocate_tls"]
+pub unsafe extern "C" fn dl_allocate_tls(tcb: *mut u8) -> *mut u8 {
+    if tcb.is_null() {
+        return tcb;
+    }
+    let count = {
+        let mut lock = locks::tls();
+        modules(&mut lock).len()
+    };
+    if !allocate_dtv(Addr(tcb as usize), count) {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: the caller's contract, and the DTV was just made.
+    unsafe { initialise_thread(Addr(tcb as usize), true) };
+    tcb
+}
+
+/// `_dl_allocate_tls_init`: the same for a thread whose stack is used again. Releases disagree on what the second argument means, and
+/// agree that libc only passes new threads, whose images must be written.
+///
+/// # Safety
+/// As for [`dl_allocate_tls`]; the thread must have a DTV.
+#[export_name = "_dl_allocate_tls_init"]
+pub unsafe extern "C" fn dl_allocate_tls_init(tcb: *mut u8, _flag: bool) -> *mut u8 {
+    if !tcb.is_null() {
+        // SAFETY: the caller's contract.
+        unsafe { initialise_thread(Addr(tcb as usize), true) };
+    }
+    tcb
+}
+
+/// `_dl_deallocate_tls`: frees the dynamic blocks and the DTV of a thread that has ended. libc never asks to free the block itself.
+///
+/// # Safety
+/// `tcb` must be a thread that has ended and has a DTV.
+#[export_name = "_dl_deallocate_tls"]
+pub unsafe extern "C" fn dl_deallocate_tls(tcb: *mut u8, _free_tcb: bool) {
+    crate::services::error::forget_thread(Addr(tcb as usize));
+    let dtv = dtv_of(Addr(tcb as usize));
+    // SAFETY: the DTV has as many elements as its capacity says, and each block came from the program's allocator.
+    unsafe {
+        let capacity = (*dtv.sub(1)).value as usize;
+        for number in 1..=capacity {
+            libc::give_back((*dtv.add(number)).to_free);
+        }
+        if dtv as u64 != INITIAL_DTV.load(Ordering::Relaxed) {
+            libc::give_back(dtv.sub(1).cast());
+        }
+    }
+}
+
+/// `_dl_get_tls_static_info`
+///
+/// # Safety
+/// Both pointers must be valid for writes.
+#[export_name = "_dl_get_tls_static_info"]
+pub unsafe extern "C" fn dl_get_tls_static_info(size: *mut usize, align: *mut usize) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        *size = STATIC_SIZE.load(Ordering::Relaxed) as usize;
+        *align = STATIC_ALIGN.load(Ordering::Relaxed) as usize;
+    }
+}
+
+/// `_dl_tls_get_addr_soft`: the calling thread's block of an object's module, null if it has none yet.
+///
+/// # Safety
+/// `map` must be a link map.
+pub unsafe extern "C" fn dl_tls_get_addr_soft(map: *mut u8) -> *mut u8 {
+    let layout = process::layout();
+    // SAFETY: the caller passes a link map.
+    let map = unsafe { Structure::at(map, layout.link_map.size) };
+    existing_block(map.get_u64(layout.link_map.l_tls_modid) as usize)
+}
+
+/// Forgets a module that was never used: its transaction failed.
+pub fn forget_module(number: usize) {
+    let free = Module { generation: 0, segment: None, static_offset: None, dynamic: false };
+    let mut lock = locks::tls();
+    let modules = modules(&mut lock);
+    if let Some(slot) = number.checked_sub(1).and_then(|i| modules.get_mut(i)) {
+        if slot.generation == 0 {
+            *slot = free;
+        }
+    }
+}
+
+/// Says that a module that was added before lies in static TLS now.
+pub fn make_static(number: usize, offset: u64) {
+    let mut lock = locks::tls();
+    if let Some(slot) = number.checked_sub(1).and_then(|i| modules(&mut lock).get_mut(i)) {
+        slot.static_offset = Some(offset);
+    }
+}

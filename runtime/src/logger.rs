@@ -1,0 +1,158 @@
+//! Messages of the interpreter: `LD_DEBUG` output and errors, through the `log` facade.
+//!
+//! The categories of `LD_DEBUG` are log targets. Lines begin with the process id, as those of glibc's ld.so.
+
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use loader::sys;
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::fd::BorrowedFd;
+
+/// The categories of `LD_DEBUG`: name, log target and meaning as `LD_DEBUG=help` prints it.
+pub const CATEGORIES: [(&str, &str); 10] = [
+    ("libs", "display library search paths"),
+    ("reloc", "display relocation processing"),
+    ("files", "display progress for input file"),
+    ("symbols", "display symbol table processing"),
+    ("bindings", "display information about symbol binding"),
+    ("versions", "display version dependencies"),
+    ("scopes", "display scope information"),
+    ("seal", "display what is sealed"),
+    ("all", "all previous options combined"),
+    ("help", "display this help message and exit"),
+];
+/// How many of them are categories of their own.
+const OWN: usize = 8;
+
+static ENABLED: AtomicU32 = AtomicU32::new(0);
+static OUTPUT: AtomicI32 = AtomicI32::new(2);
+
+struct Logger;
+
+static LOGGER: Logger = Logger;
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= Level::Warn || bit(metadata.target()).is_some_and(|b| ENABLED.load(Ordering::Relaxed) & b != 0)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        if record.level() <= Level::Warn {
+            line(format_args!("ld-seal.so: {}", record.args()));
+        } else {
+            debug_line(*record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn bit(target: &str) -> Option<u32> {
+    CATEGORIES[..OWN].iter().position(|(name, _)| *name == target).map(|i| 1 << i)
+}
+
+/// Installs the logger with the categories that `LD_DEBUG` names; unknown words are reported.
+pub fn install(categories: &[u8]) {
+    let mut enabled = 0;
+    for word in categories.split(|b| matches!(b, b' ' | b',' | b':')).filter(|w| !w.is_empty()) {
+        match core::str::from_utf8(word) {
+            Ok("all") => enabled = (1 << OWN) - 1,
+            Ok("help") => help(),
+            Ok(name) if bit(name).is_some() => enabled |= bit(name).unwrap_or(0),
+            _ => line(format_args!(
+                "warning: debug option `{}' unknown; try LD_DEBUG=help",
+                loader::error::Lossy(word)
+            )),
+        }
+    }
+    ENABLED.store(enabled, Ordering::Relaxed);
+    // Setting the logger twice is the only way this fails.
+    let _ = log::set_logger(&LOGGER);
+    log::set_max_level(if enabled != 0 { LevelFilter::Trace } else { LevelFilter::Warn });
+}
+
+fn help() -> ! {
+    let mut out = Line::new(1);
+    let _ = out.write_str("Valid options for the LD_DEBUG environment variable are:\n\n");
+    for (name, meaning) in CATEGORIES {
+        let _ = writeln!(out, "  {name:<10}  {meaning}");
+    }
+    let _ = out.write_str(
+        "\nTo direct the debugging output into a file instead of standard output\n\
+         a filename can be specified using the LD_DEBUG_OUTPUT environment variable.\n",
+    );
+    out.flush();
+    sys::exit(0)
+}
+
+/// Sends debug output to a descriptor (`LD_DEBUG_OUTPUT`).
+pub fn redirect(descriptor: i32) {
+    OUTPUT.store(descriptor, Ordering::Relaxed);
+}
+
+fn debug_line(message: fmt::Arguments<'_>) {
+    let mut out = Line::new(OUTPUT.load(Ordering::Relaxed));
+    let _ = writeln!(out, "{:>10}:\t{message}", sys::getpid());
+    out.flush();
+}
+
+/// Writes one line to standard error.
+pub fn line(message: fmt::Arguments<'_>) {
+    let mut out = Line::new(2);
+    let _ = writeln!(out, "{message}");
+    out.flush();
+}
+
+/// Writes text to standard output.
+pub fn print(message: fmt::Arguments<'_>) {
+    let mut out = Line::new(1);
+    let _ = out.write_fmt(message);
+    out.flush();
+}
+
+/// Collects text and writes it in as few calls as possible, so that lines of several processes do not mix.
+struct Line {
+    descriptor: i32,
+    used: usize,
+    buffer: [u8; 1024],
+}
+
+impl Line {
+    fn new(descriptor: i32) -> Line {
+        Line { descriptor, used: 0, buffer: [0; 1024] }
+    }
+
+    fn flush(&mut self) {
+        // SAFETY: the descriptor is only borrowed; if it is closed, writing fails and the text is lost, which is all one can do.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.descriptor) };
+        sys::write_all(fd, &self.buffer[..self.used]);
+        self.used = 0;
+    }
+}
+
+impl Write for Line {
+    fn write_str(&mut self, mut text: &str) -> fmt::Result {
+        while !text.is_empty() {
+            if self.used == self.buffer.len() {
+                self.flush();
+            }
+            let n = text.len().min(self.buffer.len() - self.used);
+            // Bytes, not characters: a sequence cut here is whole again in the output.
+            self.buffer[self.used..self.used + n].copy_from_slice(&text.as_bytes()[..n]);
+            self.used += n;
+            match text.get(n..) {
+                Some(rest) => text = rest,
+                None => {
+                    self.flush();
+                    // SAFETY: only bytes are written from here on, never text that must be valid UTF-8.
+                    sys::write_all(unsafe { BorrowedFd::borrow_raw(self.descriptor) }, &text.as_bytes()[n..]);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,175 @@
+//! `dlclose(3)`: what nobody holds any more is unloaded; and promotion, by which an object comes to stay for ever.
+
+use super::{init, open};
+use crate::glibc::{debugger, find_object, locks, tls};
+use crate::process::{self, Process};
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use core::cell::UnsafeCell;
+use loader::error::LoadError;
+use loader::object::{ObjectId, Stage, Stay};
+use loader::order;
+
+struct Dependencies(UnsafeCell<BTreeSet<(ObjectId, ObjectId)>>);
+// SAFETY: touched while the gate is held only.
+unsafe impl Sync for Dependencies {}
+
+/// References by relocation from one closable object to another: the second stays at least as long as the first.
+static DEPENDENCIES: Dependencies = Dependencies(UnsafeCell::new(BTreeSet::new()));
+
+fn dependencies(_process: &mut Process) -> &mut BTreeSet<(ObjectId, ObjectId)> {
+    // SAFETY: whoever has the process has the gate, and the borrow of it is exclusive.
+    unsafe { &mut *DEPENDENCIES.0.get() }
+}
+
+/// Takes note of references that lazy binding has made.
+pub fn add_dependencies(pairs: impl IntoIterator<Item = (ObjectId, ObjectId)>) {
+    note_dependencies(&mut process::enter(), pairs);
+}
+
+/// Takes note of references: what an undeletable object refers to becomes undeletable.
+pub fn note_dependencies(process: &mut Process, pairs: impl IntoIterator<Item = (ObjectId, ObjectId)>) {
+    for (from, to) in pairs {
+        if process.linker.objects[to].stay == Stay::Forever {
+            continue;
+        }
+        if process.linker.objects[from].stay == Stay::Forever {
+            promote(process, &[to]);
+        } else if !open::closure_of(process, from).contains(&to) {
+            dependencies(process).insert((from, to));
+        }
+    }
+}
+
+/// Makes objects and their closures stay for ever, and seals them.
+pub fn promote(process: &mut Process, roots: &[ObjectId]) {
+    let mut promoted = Vec::new();
+    let mut work = roots.to_vec();
+    while let Some(id) = work.pop() {
+        let object = &mut process.linker.objects[id];
+        if object.stay == Stay::Forever {
+            continue;
+        }
+        object.stay = Stay::Forever;
+        promoted.push(id);
+        work.extend(&object.needed);
+        work.extend(dependencies(process).iter().filter(|(from, _)| *from == id).map(|(_, to)| *to));
+    }
+    open::seal_kept(process, &promoted);
+}
+
+/// Closes an object once.
+///
+/// # Errors
+/// It is not open.
+pub fn close(id: ObjectId) -> Result<(), LoadError> {
+    let load_lock = locks::load();
+    {
+        let mut process = process::enter();
+        let object = &mut process.linker.objects[id];
+        if object.open_count == 0 {
+            return Err(super::error::fault(object.name.to_bytes(), "shared object not open"));
+        }
+        object.open_count -= 1;
+        if object.stay == Stay::Forever {
+            return Ok(());
+        }
+    }
+    collect();
+    drop(load_lock);
+    Ok(())
+}
+
+/// Unloads whatever is not held: directly, by what is needed, by references, or by thread-local destructors that have yet to run.
+fn collect() {
+    loop {
+        let dead = {
+            let process = process::enter();
+            dead_objects(&process)
+        };
+        if dead.is_empty() {
+            return;
+        }
+        let pending: Vec<ObjectId> = {
+            let process = process::enter();
+            dead.iter().copied().filter(|id| process.linker.objects[*id].stage == Stage::Initialised).collect()
+        };
+        if pending.is_empty() {
+            unload(&dead);
+            return;
+        }
+        // A destructor may open or close objects: look again afterwards.
+        for id in pending {
+            // SAFETY: the load lock is held, so nobody unmaps the object.
+            unsafe { init::run_destructors(id) };
+        }
+    }
+}
+
+/// The closable objects that nothing holds, dependents first.
+fn dead_objects(process: &Process) -> Vec<ObjectId> {
+    let linker = &process.linker;
+    let held = |id: ObjectId| {
+        let object = &linker.objects[id];
+        object.stay == Stay::Forever
+            || object.open_count > 0
+            || process.maps.tls_destructors(process::layout(), id) > 0
+    };
+    let mut alive: BTreeSet<ObjectId> = BTreeSet::new();
+    let mut work: Vec<ObjectId> = linker.objects.iter().map(|(id, _)| id).filter(|id| held(*id)).collect();
+    // SAFETY: the caller holds the gate.
+    let dependencies = unsafe { &*DEPENDENCIES.0.get() };
+    while let Some(id) = work.pop() {
+        if alive.insert(id) {
+            work.extend(&linker.objects[id].needed);
+            work.extend(dependencies.iter().filter(|(from, _)| *from == id).map(|(_, to)| *to));
+        }
+    }
+    let dead: Vec<ObjectId> = linker.objects.iter().map(|(id, _)| id).filter(|id| !alive.contains(id)).collect();
+    order::sort_all(&dead, |id| &linker.objects[id].needed)
+}
+
+fn unload(dead: &[ObjectId]) {
+    let mut gate = process::enter();
+    let process = &mut *gate;
+    let layout = process::layout();
+    debugger::state(debugger::State::Delete);
+    let mut namespaces = BTreeSet::new();
+    let generation = tls::generation() + 1;
+    let mut had_tls = false;
+    let write_lock = locks::write();
+    for &id in dead {
+        let object = &process.linker.objects[id];
+        namespaces.insert(object.namespace);
+        let module = object.tls_state.get().module();
+        if module != 0 {
+            tls::set_module(
+                module,
+                tls::Module { generation, segment: None, static_offset: None, dynamic: false },
+            );
+            had_tls = true;
+        }
+        process.linker.namespace_mut(process.linker.objects[id].namespace).list.retain(|&o| o != id);
+        dependencies(process).retain(|(from, to)| *from != id && *to != id);
+    }
+    for &namespace in &namespaces {
+        process.maps.publish_list(layout, &process.linker, namespace);
+    }
+    drop(write_lock);
+    if had_tls {
+        tls::set_generation(generation);
+    }
+    find_object::publish_without(&process.linker, dead, |id| process.maps.address(id));
+    for &id in dead {
+        process.finder.forget(id);
+        process.linker.unload(id);
+        process.maps.remove(id);
+    }
+    for object in process.linker.objects.iter_mut() {
+        object.local_scope.retain(|id| !dead.contains(id));
+    }
+    if had_tls {
+        crate::glibc::start::publish_modules(process);
+    }
+    debugger::state(debugger::State::Consistent);
+}

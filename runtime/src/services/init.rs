@@ -1,0 +1,102 @@
+//! Constructors and destructors (gABI, "Initialization and Termination Functions").
+
+use crate::process::{self, Arguments};
+use alloc::vec::Vec;
+use loader::addr::Addr;
+use loader::error::Lossy;
+use loader::object::{Kind, Object, ObjectId, Stage};
+use loader::order;
+
+type Constructor = unsafe extern "C" fn(i32, *mut *mut u8, *mut *mut u8);
+type Destructor = unsafe extern "C" fn();
+
+/// The constructors of an object in the order in which they run.
+fn constructors(object: &Object) -> Vec<Addr> {
+    let mut functions: Vec<Addr> = object.dynamic.init.map(|at| object.image.bias.run_time(at)).into_iter().collect();
+    // The arrays were read once before, when the object was checked.
+    functions.extend(object.function_array(object.dynamic.init_array).unwrap_or_default());
+    functions
+}
+
+/// The destructors of an object in the order in which they run.
+fn destructors(object: &Object) -> Vec<Addr> {
+    let mut functions = object.function_array(object.dynamic.fini_array).unwrap_or_default();
+    functions.reverse();
+    functions.extend(object.dynamic.fini.map(|at| object.image.bias.run_time(at)));
+    functions
+}
+
+/// Runs the constructors of those of `order` that have not been initialised, from the last to the first. The gate must not be held.
+///
+/// # Safety
+/// The objects must be relocated.
+pub unsafe fn run_constructors(order: &[ObjectId]) {
+    for &id in order.iter().rev() {
+        let (functions, arguments) = {
+            let mut process = process::enter();
+            let arguments = process.arguments;
+            let Some(object) = process.linker.objects.get_mut(id).filter(|o| o.stage == Stage::Relocated) else {
+                continue;
+            };
+            object.stage = Stage::Initialised;
+            // libc runs those of the program.
+            let functions = if object.kind == Kind::Library { constructors(object) } else { Vec::new() };
+            if !functions.is_empty() {
+                log::debug!(target: "files", "calling init: {}", Lossy(object.display_name()));
+            }
+            process.maps.refresh(process::layout(), &process.linker, id);
+            (functions, arguments)
+        };
+        for function in functions {
+            // SAFETY: the caller's contract.
+            unsafe { call_constructor(function, arguments) };
+        }
+    }
+}
+
+/// Calls one constructor.
+///
+/// # Safety
+/// `function` must be a constructor of a relocated object.
+pub unsafe fn call_constructor(function: Addr, arguments: Arguments) {
+    // SAFETY: constructors have this type on glibc systems, or ignore the arguments.
+    let function: Constructor = unsafe { core::mem::transmute(function.0) };
+    // SAFETY: the caller's contract.
+    unsafe { function(arguments.argc, arguments.argv, arguments.envp) };
+}
+
+/// Runs the destructors of an object, if its constructors have run. The gate must not be held.
+///
+/// # Safety
+/// The object must be mapped until this returns.
+pub unsafe fn run_destructors(id: ObjectId) {
+    let functions = {
+        let mut process = process::enter();
+        let Some(object) = process.linker.objects.get_mut(id).filter(|o| o.stage == Stage::Initialised) else {
+            return;
+        };
+        object.stage = Stage::Finished;
+        log::debug!(target: "files", "calling fini: {} [0]", Lossy(object.display_name()));
+        destructors(object)
+    };
+    for function in functions {
+        // SAFETY: destructors have this type.
+        let function: Destructor = unsafe { core::mem::transmute(function.0) };
+        // SAFETY: the caller's contract.
+        unsafe { function() };
+    }
+}
+
+/// What the program registers with `atexit`: runs the destructors of everything that is loaded, dependents first.
+pub extern "C" fn run_all_destructors() {
+    let orders: Vec<Vec<ObjectId>> = {
+        let process = process::enter();
+        let linker = &process.linker;
+        let sorted = |list: &Vec<ObjectId>| order::sort(list, Some(process.main), |id| &linker.objects[id].needed);
+        linker.namespaces.iter().rev().map(|n| sorted(&n.list)).collect()
+    };
+    for id in orders.into_iter().flatten() {
+        // SAFETY: at exit nothing is unmapped any more, but by a destructor that calls dlclose, and then the object is gone from the table.
+        unsafe { run_destructors(id) };
+    }
+}

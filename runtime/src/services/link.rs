@@ -1,0 +1,160 @@
+//! Linking the new objects of a transaction: versions, static TLS, relocation, RELRO.
+
+use super::{lazy, tlsdesc};
+use crate::process::StaticTls;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use loader::addr::Addr;
+use loader::error::LoadError;
+use loader::linker::Linker;
+use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage};
+use loader::reloc::{self, Binder, Deferred, PltMode, Services};
+use loader::sys::{self, Prot};
+use loader::tls::{TlsSegment, TlsState};
+
+/// A module that has become static while threads exist: they all need its image.
+#[derive(Clone, Copy)]
+pub struct MadeStatic {
+    /// Module id.
+    pub module: usize,
+    /// Its segment.
+    pub segment: TlsSegment,
+    /// Distance below the thread pointer.
+    pub offset: u64,
+}
+
+/// What relocation needs of the process.
+pub struct LinkServices {
+    /// The room for static TLS.
+    pub static_tls: Cell<StaticTls>,
+    /// What was placed there during this transaction.
+    pub made_static: RefCell<Vec<MadeStatic>>,
+}
+
+impl LinkServices {
+    /// With that much static TLS in use.
+    pub fn new(static_tls: StaticTls) -> LinkServices {
+        LinkServices { static_tls: Cell::new(static_tls), made_static: RefCell::default() }
+    }
+}
+
+impl Services for LinkServices {
+    fn static_tls_offset(&self, _id: ObjectId, object: &Object) -> Result<u64, LoadError> {
+        let refuse = || LoadError::fault(object.display_name(), "cannot allocate memory in static TLS block");
+        let module = match (object.tls_state.get(), &object.tls) {
+            (TlsState::Static { offset, .. }, _) => return Ok(offset),
+            (TlsState::Undecided { module }, Some(_)) => module,
+            _ => return Err(refuse()),
+        };
+        let segment = object.tls.ok_or_else(refuse)?;
+        let mut room = self.static_tls.get();
+        let align = room.layout.align;
+        let offset = room.layout.place(&segment).filter(|o| *o <= room.room && segment.align <= align).ok_or_else(refuse)?;
+        self.static_tls.set(room);
+        object.tls_state.set(TlsState::Static { module, offset });
+        self.made_static.borrow_mut().push(MadeStatic { module, segment, offset });
+        Ok(offset)
+    }
+
+    fn tls_descriptor(&self, _id: ObjectId, object: &Object, value: u64) -> Result<(Addr, u64), LoadError> {
+        match object.tls_state.get() {
+            TlsState::Static { offset, .. } => Ok((tlsdesc::static_entry(), value.wrapping_sub(offset))),
+            state => Ok(tlsdesc::dynamic(state.module(), value)),
+        }
+    }
+
+    fn tls_descriptor_undefined(&self) -> Addr {
+        tlsdesc::undefined_entry()
+    }
+
+    fn lazy_trampoline(&self) -> Addr {
+        lazy::trampoline()
+    }
+
+    fn lazy_cookie(&self, id: ObjectId) -> u64 {
+        u64::from(id.0)
+    }
+
+    unsafe fn call_resolver(&self, resolver: Addr) -> u64 {
+        // SAFETY: the caller's contract.
+        unsafe { super::call_resolver(resolver) }
+    }
+}
+
+/// How the PLT slots of an object are bound, given what the process or the dlopen asks for.
+fn plt_mode(object: &Object, wanted: PltMode) -> PltMode {
+    if object.dynamic.binds_now() {
+        PltMode::Now
+    } else {
+        wanted
+    }
+}
+
+/// Relocates `objects` (in this order; dependencies first) and protects their RELRO. The pairs returned are references to objects that
+/// may be unloaded.
+///
+/// # Errors
+/// The first relocation that can't be applied, or protection that can't be changed.
+///
+/// # Safety
+/// The thread pointer must be set up: IFUNC resolvers are called.
+pub unsafe fn relocate(
+    linker: &mut Linker,
+    namespace: NamespaceId,
+    objects: &[ObjectId],
+    wanted: PltMode,
+    services: &LinkServices,
+) -> Result<Vec<(ObjectId, ObjectId)>, LoadError> {
+    let change = |object: &mut Object, writable| {
+        object
+            .image
+            .set_text_writable(writable)
+            .map_err(|errno| LoadError::system(object.name.to_bytes(), "cannot make segment writable for relocation", errno))
+    };
+    let has_textrel = |object: &Object| object.dynamic.has_flag(goblin::elf64::dynamic::DF_TEXTREL);
+    for &id in objects {
+        if has_textrel(&linker.objects[id]) {
+            change(&mut linker.objects[id], true)?;
+        }
+    }
+    let expected = objects.len() * 128;
+    let dependencies = {
+        let scope = linker.namespace(namespace);
+        let binder = Binder::new(&linker.objects, scope.global_scope.iter().copied(), &scope.unique, expected);
+        let mut deferred: Vec<Deferred> = Vec::new();
+        for &id in objects {
+            let binding = binder.object(id);
+            reloc::relocate(&binding, plt_mode(binding.object, wanted), services, &mut deferred)?;
+        }
+        // Code of an object with text relocations can't be executed while its text is writable, so it can't have resolvers that run
+        // here; everything else is relocated now.
+        // SAFETY: all objects of the transaction have been through the first pass, the others through both.
+        unsafe { reloc::run_deferred(&deferred, &binder, services)? };
+        binder.dependencies.into_inner()
+    };
+    for &id in objects {
+        if has_textrel(&linker.objects[id]) {
+            change(&mut linker.objects[id], false)?;
+        }
+        linker.objects[id].stage = Stage::Relocated;
+    }
+    Ok(dependencies.into_iter().collect())
+}
+
+/// Makes the RELRO of an object read-only.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn protect_relro(object: &Object) -> Result<(), LoadError> {
+    let Some(relro) = object.relro.as_ref().filter(|_| object.kind != Kind::Vdso) else {
+        return Ok(());
+    };
+    // SAFETY: nothing writes these pages once the object is relocated: that is what PT_GNU_RELRO says.
+    unsafe { sys::protect(object.image.run_time(relro), Prot::READ) }.map_err(|errno| {
+        LoadError::system(
+            object.display_name(),
+            "cannot apply additional memory protection after relocation",
+            errno,
+        )
+    })
+}

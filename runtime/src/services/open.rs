@@ -1,0 +1,297 @@
+//! `dlopen(3)`: a transaction that loads an object and its closure, or leaves nothing behind.
+
+use super::{close, init, link, seal};
+use crate::glibc::{debugger, find_object, locks, thread, tls};
+use crate::process::{self, Process};
+use alloc::vec::Vec;
+use core::ffi::CStr;
+use loader::addr::Addr;
+use loader::error::{LoadError, Reason};
+use loader::linker::Transaction;
+use loader::object::{ObjectId, Stage, Stay};
+use loader::order;
+use loader::reloc::PltMode;
+use loader::tls::TlsState;
+use rustix::io::Errno;
+
+/// Bits of the mode argument (`dlfcn.h`).
+pub mod mode {
+    /// `RTLD_LAZY`
+    pub const LAZY: i32 = 1;
+    /// `RTLD_NOW`
+    pub const NOW: i32 = 2;
+    /// `RTLD_NOLOAD`
+    pub const NOLOAD: i32 = 4;
+    /// `RTLD_DEEPBIND`
+    pub const DEEPBIND: i32 = 8;
+    /// `RTLD_GLOBAL`
+    pub const GLOBAL: i32 = 0x100;
+    /// `RTLD_NODELETE`
+    pub const NODELETE: i32 = 0x1000;
+}
+
+/// A request.
+#[derive(Clone, Copy)]
+pub struct Request<'r> {
+    /// The name, `None` or empty for the program.
+    pub name: Option<&'r CStr>,
+    /// Mode bits.
+    pub mode: i32,
+    /// An address in the object that asks.
+    pub caller: Addr,
+}
+
+/// Opens an object; `None` for one that is not loaded, with `RTLD_NOLOAD`.
+///
+/// # Errors
+/// Whatever keeps it or its closure from being loaded. Everything is then as before.
+pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
+    let name = request.name.map_or(&b""[..], CStr::to_bytes);
+    if request.mode & (mode::LAZY | mode::NOW) == 0 {
+        return Err(LoadError::system(name, "invalid mode for dlopen()", Errno::INVAL));
+    }
+    let load_lock = locks::load();
+    let (root, order) = {
+        let mut process = process::enter();
+        let process = &mut *process;
+        if name.is_empty() {
+            process.linker.objects[process.main].open_count += 1;
+            return Ok(Some(process.main));
+        }
+        let asker = process.linker.find_by_address(request.caller).unwrap_or(process.main);
+        match begin(process, name, asker, request.mode)? {
+            None => return Ok(None),
+            Some(opened) => opened,
+        }
+    };
+    // SAFETY: the transaction is committed: all new objects are relocated.
+    unsafe { init::run_constructors(&order) };
+    if request.mode & mode::GLOBAL != 0 {
+        make_global(&mut process::enter(), root);
+    }
+    drop(load_lock);
+    Ok(Some(root))
+}
+
+/// Loads and links; the root, and the order of its closure for constructors.
+fn begin(
+    process: &mut Process,
+    name: &[u8],
+    asker: ObjectId,
+    mode: i32,
+) -> Result<Option<(ObjectId, Vec<ObjectId>)>, LoadError> {
+    let mut transaction = Transaction::new(process.linker.objects[asker].namespace);
+    if mode & mode::NOLOAD != 0 {
+        let Some(id) = find_loaded(process, &transaction, name, asker)? else {
+            return Ok(None);
+        };
+        opened_again(process, id, mode);
+        return Ok(Some((id, Vec::new())));
+    }
+    match load(process, &mut transaction, name, asker, mode) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(error) => {
+            take_back(process, transaction);
+            Err(error)
+        }
+    }
+}
+
+fn find_loaded(
+    process: &mut Process,
+    transaction: &Transaction,
+    name: &[u8],
+    asker: ObjectId,
+) -> Result<Option<ObjectId>, LoadError> {
+    if let Some(id) = process.linker.find_by_name(transaction.namespace, name) {
+        return Ok(Some(id));
+    }
+    let Ok(opened) = process.finder.open(name, Some(asker), &process.linker.objects) else {
+        return Ok(None);
+    };
+    let list = &process.linker.namespace(transaction.namespace).list;
+    Ok(list.iter().copied().find(|id| process.linker.objects[*id].file == Some(opened.status.id)))
+}
+
+fn take_back(process: &mut Process, transaction: Transaction) {
+    let namespace = transaction.namespace;
+    let write_lock = locks::write();
+    for &id in &transaction.added {
+        tls::forget_module(process.linker.objects[id].tls_state.get().module());
+    }
+    let added = transaction.added.clone();
+    transaction.roll_back(&mut process.linker, &mut process.finder);
+    for id in added {
+        process.maps.remove(id);
+    }
+    process.maps.publish_list(process::layout(), &process.linker, namespace);
+    drop(write_lock);
+    find_object::publish(&process.linker, |id| process.maps.address(id));
+}
+
+fn opened_again(process: &mut Process, id: ObjectId, mode: i32) {
+    process.linker.objects[id].open_count += 1;
+    if mode & mode::NODELETE != 0 {
+        close::promote(process, &[id]);
+    }
+    process.maps.refresh(process::layout(), &process.linker, id);
+}
+
+fn load(
+    process: &mut Process,
+    transaction: &mut Transaction,
+    name: &[u8],
+    asker: ObjectId,
+    mode: i32,
+) -> Result<(ObjectId, Vec<ObjectId>), LoadError> {
+    let (linker, finder) = (&mut process.linker, &mut process.finder);
+    let root = linker.require(transaction, finder, name, Some(asker))?;
+    let closure = linker.closure(transaction, finder, &[root])?;
+    let new = transaction.added.clone();
+    for &id in &new {
+        check(process, id)?;
+    }
+    if linker_has_flag(process, root, goblin::elf64::dynamic::DF_1_NOOPEN) && new.contains(&root) {
+        return Err(LoadError::fault(name, "shared object cannot be dlopen()ed"));
+    }
+    for &id in &new {
+        let object = &mut process.linker.objects[id];
+        object.stay = Stay::UntilClosed;
+        object.local_scope = closure.clone();
+        object.deep_bind = mode & mode::DEEPBIND != 0;
+    }
+    publish(process, transaction);
+    let order = order::sort(&closure, None, |id| &process.linker.objects[id].needed);
+    let new_order: Vec<ObjectId> = order.iter().rev().copied().filter(|id| new.contains(id)).collect();
+    let wanted = match process.binding {
+        PltMode::Lazy if mode & mode::NOW != 0 => PltMode::Now,
+        other => other,
+    };
+    let services = link::LinkServices::new(process.static_tls);
+    // SAFETY: the process is running, so its thread pointer is set up.
+    let dependencies =
+        unsafe { link::relocate(&mut process.linker, transaction.namespace, &new_order, wanted, &services)? };
+    for &id in &new {
+        link::protect_relro(&process.linker.objects[id])?;
+    }
+    commit(process, &new, &services);
+    process.linker.objects[root].open_count += 1;
+    close::note_dependencies(process, dependencies);
+    let kept: Vec<ObjectId> = new
+        .iter()
+        .copied()
+        .filter(|id| linker_has_flag(process, *id, goblin::elf64::dynamic::DF_1_NODELETE))
+        .chain((mode & mode::NODELETE != 0).then_some(root))
+        .collect();
+    if !kept.is_empty() {
+        close::promote(process, &kept);
+    }
+    Ok((root, order))
+}
+
+fn linker_has_flag(process: &Process, id: ObjectId, flag: u64) -> bool {
+    process.linker.objects[id].dynamic.has_flag_1(flag)
+}
+
+/// Checks a new object before anything of it is linked.
+fn check(process: &Process, id: ObjectId) -> Result<(), LoadError> {
+    let object = &process.linker.objects[id];
+    if let Some(error) = process.linker.missing_versions(id).into_iter().find(|e| !matches!(e.reason, Reason::NoVersions { .. })) {
+        return Err(error);
+    }
+    object.function_array(object.dynamic.init_array)?;
+    object.function_array(object.dynamic.fini_array)?;
+    if object.executable_stack && !process.linker.objects[process.main].executable_stack {
+        return Err(LoadError::fault(object.display_name(), "cannot enable executable stack as shared object requires"));
+    }
+    Ok(())
+}
+
+/// Makes the new objects visible to libc and debuggers.
+fn publish(process: &mut Process, transaction: &Transaction) {
+    let layout = process::layout();
+    if transaction.added.is_empty() {
+        return;
+    }
+    debugger::state(debugger::State::Add);
+    for &id in &transaction.added {
+        process.maps.add(layout, &process.linker, id);
+    }
+    let write_lock = locks::write();
+    process.maps.publish_list(layout, &process.linker, transaction.namespace);
+    crate::glibc::start::count_adds(transaction.added.len() as u64);
+    drop(write_lock);
+    debugger::state(debugger::State::Consistent);
+}
+
+/// Makes the linked objects usable: their TLS and their unwind tables. Nothing here can fail.
+fn commit(process: &mut Process, new: &[ObjectId], services: &link::LinkServices) {
+    let layout = process::layout();
+    process.static_tls = services.static_tls.get();
+    let generation = tls::generation() + 1;
+    let mut has_tls = false;
+    for &id in new {
+        let object = &process.linker.objects[id];
+        if let Some(segment) = object.tls {
+            has_tls = true;
+            let state = object.tls_state.get();
+            tls::set_module(
+                state.module(),
+                tls::Module {
+                    generation,
+                    segment: Some(segment),
+                    static_offset: state.static_offset(),
+                    dynamic: matches!(state, TlsState::Dynamic { .. }),
+                },
+            );
+        }
+        process.maps.refresh(layout, &process.linker, id);
+    }
+    for made in services.made_static.borrow().iter() {
+        tls::make_static(made.module, made.offset);
+        // SAFETY: the offset was placed within the static TLS of every thread, and the image is relocated.
+        thread::for_each(layout, |tcb| unsafe { tls::initialise_static_block(tcb, &made.segment, made.offset) });
+    }
+    if has_tls {
+        tls::set_generation(generation);
+        crate::glibc::start::publish_modules(process);
+    }
+    find_object::publish(&process.linker, |id| process.maps.address(id));
+}
+
+/// Puts an object and its closure at the end of the global scope.
+pub fn make_global(process: &mut Process, root: ObjectId) {
+    let closure = closure_of(process, root);
+    let namespace = process.linker.objects[root].namespace;
+    for id in closure {
+        if process.linker.objects[id].global {
+            continue;
+        }
+        process.linker.objects[id].global = true;
+        process.linker.namespace_mut(namespace).global_scope.push(id);
+        process.maps.refresh(process::layout(), &process.linker, id);
+    }
+}
+
+/// An object and all that it needs, breadth first.
+pub fn closure_of(process: &Process, root: ObjectId) -> Vec<ObjectId> {
+    let mut list = alloc::vec![root];
+    let mut at = 0;
+    while let Some(&id) = list.get(at) {
+        at += 1;
+        for &needed in &process.linker.objects[id].needed {
+            if !list.contains(&needed) {
+                list.push(needed);
+            }
+        }
+    }
+    list
+}
+
+/// Seals what a transaction has made undeletable.
+pub fn seal_kept(process: &Process, kept: &[ObjectId]) {
+    let new: Vec<ObjectId> =
+        kept.iter().copied().filter(|id| process.linker.objects[*id].stage >= Stage::Relocated).collect();
+    seal::objects(process, &new);
+}
+

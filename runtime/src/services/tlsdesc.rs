@@ -1,0 +1,82 @@
+//! TLS descriptors (`-mtls-dialect=gnu2`): functions that are called with the descriptor's address in rax, answer the distance of a variable
+//! from the thread pointer in rax, and keep every other register.
+
+use super::lazy::{restore_vectors, save_vectors, SAVE_AREA, SAVE_WITH, STATE_MASK};
+use crate::glibc::tls;
+use alloc::boxed::Box;
+use core::arch::naked_asm;
+use loader::addr::Addr;
+
+/// What a dynamic descriptor points to.
+#[repr(C)]
+struct Argument {
+    module: u64,
+    offset: u64,
+}
+
+/// For variables in static TLS: the answer is in the descriptor.
+pub fn static_entry() -> Addr {
+    Addr(static_code as *const () as usize)
+}
+
+/// For undefined weak variables: the answer is such that the variable's address is the addend.
+pub fn undefined_entry() -> Addr {
+    Addr(undefined_code as *const () as usize)
+}
+
+/// For all others: entry and argument of a new descriptor. The argument lives as long as the process.
+pub fn dynamic(module: usize, offset: u64) -> (Addr, u64) {
+    let argument = Box::leak(Box::new(Argument { module: module as u64, offset }));
+    (Addr(dynamic_code as *const () as usize), core::ptr::from_ref(argument) as u64)
+}
+
+#[unsafe(naked)]
+unsafe extern "C" fn static_code() {
+    naked_asm!("mov rax, [rax + 8]", "ret")
+}
+
+#[unsafe(naked)]
+unsafe extern "C" fn undefined_code() {
+    naked_asm!("mov rax, [rax + 8]", "sub rax, fs:[0]", "ret")
+}
+
+#[unsafe(naked)]
+unsafe extern "C" fn dynamic_code() {
+    naked_asm!(
+        "push rbx",
+        "push rcx",
+        "push rdx",
+        "push rsi",
+        "push rdi",
+        "push r8",
+        "push r9",
+        "push r10",
+        "push r11",
+        "mov rdi, [rax + 8]",
+        "mov rbx, rsp",
+        save_vectors!(),
+        "call {address}",
+        "mov rcx, rax",
+        restore_vectors!(),
+        "mov rax, rcx",
+        "sub rax, fs:[0]",
+        "pop r11",
+        "pop r10",
+        "pop r9",
+        "pop r8",
+        "pop rdi",
+        "pop rsi",
+        "pop rdx",
+        "pop rcx",
+        "pop rbx",
+        "ret",
+        area = sym SAVE_AREA,
+        with = sym SAVE_WITH,
+        mask = const STATE_MASK,
+        address = sym address,
+    )
+}
+
+extern "C" fn address(argument: &Argument) -> u64 {
+    (tls::current_block(argument.module as usize) as u64).wrapping_add(argument.offset)
+}

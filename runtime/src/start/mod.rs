@@ -1,0 +1,361 @@
+//! Start-up: from the kernel's stack to the program's entry point.
+//!
+//! [`start`] is the order of events. It follows glibc's where libc or the program can see it: threads' structures before any foreign code,
+//! all relocation before any IFUNC resolver that might use it, libc's early initialisation before any constructor.
+
+mod images;
+mod objects;
+mod request;
+
+use crate::glibc::cpu::{cpuid::Processor, CpuFeatures};
+use crate::glibc::globals::{self, RTLD_GLOBAL_RO};
+use crate::glibc::layout::Layout;
+use crate::glibc::{debugger, find_object, libc, start as abi, tables, thread, tls};
+use crate::initial_stack::{AuxKey, InitialStack};
+use crate::options::Action;
+use crate::process::{self, Arguments, Process};
+use crate::services::{init, lazy, link};
+use alloc::string::String;
+use alloc::vec::Vec;
+use loader::addr::Addr;
+use loader::error::{LoadError, Lossy, Reason};
+use loader::object::{Kind, ObjectId, Stay, BASE_NAMESPACE};
+use loader::order;
+use loader::reloc::PltMode;
+use loader::seal::apply;
+use loader::seal::plan::SealPlan;
+use loader::seal::tunables::SealLevel;
+use loader::sys::{self, Prot};
+use objects::Loaded;
+use request::Request;
+
+/// Where `_start` goes when everything is ready.
+#[repr(C)]
+pub struct Target {
+    /// The program's entry point.
+    entry: usize,
+    /// What the program gets in rdx, and registers with `atexit`.
+    at_exit: usize,
+}
+
+/// Why the program can't be started.
+pub enum Failure {
+    /// "error while loading shared libraries"
+    Load(LoadError),
+    /// "symbol lookup error"
+    Symbol(LoadError),
+    /// Versions that are not there; all of them are reported.
+    Versions(Vec<LoadError>),
+    /// One line of our own.
+    Other(String),
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Failure {
+        match error.reason {
+            Reason::UndefinedSymbol { .. } => Failure::Symbol(error),
+            _ => Failure::Load(error),
+        }
+    }
+}
+
+/// Loads the program that the kernel or the command line names.
+///
+/// # Safety
+/// Called once by `_start`, with the kernel's stack pointer and the addresses of this image and its dynamic section; the image is
+/// relocated.
+pub unsafe extern "C" fn start(stack: *mut usize, base: usize, dynamic: usize) -> Target {
+    // SAFETY: the caller's contract.
+    let mut stack = unsafe { InitialStack::new(stack) };
+    let request = Request::read(&mut stack, Addr(base));
+    match run(&mut stack, &request, Addr(base), Addr(dynamic)) {
+        Ok(target) => target,
+        Err(failure) => report(&stack, &failure),
+    }
+}
+
+fn report(stack: &InitialStack, failure: &Failure) -> ! {
+    let program = Lossy(stack.arg(0).map_or(&b"ld-seal.so"[..], |a| a.to_bytes()));
+    match failure {
+        Failure::Load(error) => {
+            crate::logger::line(format_args!("{program}: error while loading shared libraries: {}", error.terse()));
+        }
+        Failure::Symbol(error) => crate::logger::line(format_args!("{program}: symbol lookup error: {error}")),
+        Failure::Versions(errors) => {
+            for error in errors {
+                crate::logger::line(format_args!("{program}: {error}"));
+            }
+            // As in glibc, where this is the one failure with another status.
+            sys::exit(1);
+        }
+        Failure::Other(text) => crate::logger::line(format_args!("{program}: {text}")),
+    }
+    sys::exit(127)
+}
+
+fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -> Result<Target, Failure> {
+    images::own_relro(base).map_err(|e| system("cannot make the interpreter's own data anonymous", e))?;
+    let tunables_table = tables::TUNABLES[0];
+    let mut tunables = request.glibc_tunables(tunables_table, stack);
+    let cpu = CpuFeatures::detect(&Processor, &mut tunables);
+    let mut loaded = Loaded::load(stack, request, &cpu, base, dynamic)?;
+    let layout = choose_layout(&loaded)?;
+    process::set_layout(layout);
+    if matches!(request.options.action, Action::List | Action::Verify) {
+        request::answer(request.options.action, &loaded);
+    }
+    check_versions(&loaded)?;
+    check_objects(&loaded, &cpu)?;
+
+    let surplus = tls_surplus(&tunables);
+    let tls_info = abi::place_static_tls(layout, &loaded.linker, surplus)
+        .map_err(|id| LoadError::fault(loaded.linker.objects[id].display_name(), "cannot allocate memory in static TLS block"))?;
+    abi::fill_global(layout, loaded.linker.objects[loaded.main].executable_stack);
+    make_main_thread(layout, stack, &tls_info, &loaded, tunables.number_of(b"glibc.pthread.rseq") != 0)?;
+    set_variables(stack, request);
+    set_save_area(&cpu);
+    let binding = request.binding();
+    abi::fill_read_only(layout, stack, &cpu, &tls_info, binding == PltMode::Lazy);
+    let order = order::sort(&loaded.closure, Some(loaded.main), |id| &loaded.linker.objects[id].needed);
+    for id in loaded.linker.namespace(BASE_NAMESPACE).list.clone() {
+        loaded.maps.add(layout, &loaded.linker, id);
+    }
+    if let Some(id) = loaded.vdso {
+        let (object, map) = (&loaded.linker.objects[id], loaded.maps.address(id));
+        abi::fill_vdso(layout, object, Addr(map as usize), object.image.range.start);
+    }
+    publish_debugger(&loaded, base);
+    let Loaded { linker, finder, maps, main, interpreter, vdso, libc, .. } = loaded;
+    process::install(Process {
+        linker,
+        finder,
+        maps,
+        seal: request.seal,
+        binding,
+        tunables,
+        arguments: arguments(stack),
+        main,
+        interpreter,
+        vdso,
+        libc,
+        static_tls: abi::static_room(layout, &tls_info),
+    });
+    // SAFETY: the thread pointer is set up.
+    unsafe { link_all(&order, binding)? };
+    commit(layout)?;
+    // SAFETY: everything is relocated, and this is the only thread.
+    Ok(unsafe { hand_over(&order) })
+}
+
+fn system(what: &'static str, errno: rustix::io::Errno) -> Failure {
+    Failure::Load(LoadError::system(b"", what, errno))
+}
+
+fn arguments(stack: &InitialStack) -> Arguments {
+    Arguments { argc: stack.argc() as i32, argv: stack.argv(), envp: stack.envp() }
+}
+
+/// The layout of the program's glibc. A program without libc.so.6 runs too: nobody reads the structures then.
+fn choose_layout(loaded: &Loaded) -> Result<&'static Layout, Failure> {
+    match loaded.libc {
+        None => Ok(tables::LAYOUTS[0]),
+        Some(id) => {
+            let object = &loaded.linker.objects[id];
+            libc::choose_layout(object)
+                .map_err(|text| Failure::Other(alloc::format!("{}: {text}", Lossy(object.display_name()))))
+        }
+    }
+}
+
+fn check_versions(loaded: &Loaded) -> Result<(), Failure> {
+    let mut fatal = Vec::new();
+    for &id in &loaded.closure {
+        for error in loaded.linker.missing_versions(id) {
+            if matches!(error.reason, Reason::NoVersions { .. }) {
+                crate::logger::line(format_args!("{}: {error}", Lossy(loaded.linker.objects[loaded.main].display_name())));
+            } else {
+                fatal.push(error);
+            }
+        }
+    }
+    if fatal.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Versions(fatal))
+    }
+}
+
+/// Checks what is cheap to check before anything is relocated or run.
+fn check_objects(loaded: &Loaded, cpu: &CpuFeatures) -> Result<(), Failure> {
+    for &id in &loaded.closure {
+        let object = &loaded.linker.objects[id];
+        if let Some(needed) = objects::isa_needed(object) {
+            if needed & cpu.isa_1 != needed {
+                return Err(LoadError::fault(object.display_name(), "CPU ISA level is lower than required").into());
+            }
+        }
+        for array in [object.dynamic.preinit_array, object.dynamic.init_array, object.dynamic.fini_array] {
+            object.function_array(array)?;
+        }
+    }
+    Ok(())
+}
+
+/// Room in static TLS for objects that are dlopened later, as glibc computes it: for the C library and others in each further
+/// namespace, for what the tunable says, and for old audit modules.
+fn tls_surplus(tunables: &crate::glibc::tunables::TunableSet<'_>) -> u64 {
+    const LIBC: u64 = 144;
+    const OTHER: u64 = 144;
+    const LEGACY: u64 = 144;
+    let namespaces = tunables.number_of(b"glibc.rtld.nns").clamp(1, 16);
+    let optional = tunables.number_of(b"glibc.rtld.optional_static_tls");
+    (namespaces - 1) * LIBC + namespaces * OTHER + optional + LEGACY
+}
+
+fn make_main_thread(
+    layout: &Layout,
+    stack: &InitialStack,
+    info: &abi::TlsInfo,
+    loaded: &Loaded,
+    use_rseq: bool,
+) -> Result<(), Failure> {
+    abi::register_modules(&loaded.linker);
+    let random = stack.aux(AuxKey::Random).map(|at| {
+        // SAFETY: AT_RANDOM points to sixteen bytes on the stack.
+        unsafe { core::ptr::read_unaligned(at as *const [u64; 2]) }
+    });
+    tls::set_static_info(info.size, info.align);
+    let pthread = thread::allocate(layout, info.size, info.align)
+        .map_err(|e| system("cannot allocate TLS data structures for initial thread", e))?;
+    thread::initialise(layout, &pthread, random, stack.start(), use_rseq)
+        .map_err(|e| system("cannot set %fs base address for thread-local storage", e))
+}
+
+fn set_variables(stack: &InitialStack, request: &Request) {
+    // SAFETY: the interpreter is alone in the process.
+    unsafe {
+        globals::LIBC_STACK_END.set(stack.start().0);
+        globals::DL_ARGV.set(stack.argv() as usize);
+        globals::LIBC_ENABLE_SECURE.set(i32::from(request.secure));
+        globals::RSEQ_FLAGS.set(0);
+        globals::NPTL_INITIAL_REPORT_EVENTS.set(0);
+    }
+}
+
+fn set_save_area(cpu: &CpuFeatures) {
+    let with = if cpu.xsave_state_size == 0 {
+        lazy::SaveWith::Fxsave
+    } else if cpu.has_xsavec() {
+        lazy::SaveWith::Xsavec
+    } else {
+        lazy::SaveWith::Xsave
+    };
+    lazy::set_save_area(with, cpu.xsave_state_size);
+}
+
+fn publish_debugger(loaded: &Loaded, base: Addr) {
+    let first = Addr(loaded.maps.address(loaded.main) as usize);
+    debugger::prepare(first, base);
+    let main = &loaded.linker.objects[loaded.main];
+    if let Some(at) = main.dynamic.debug {
+        // An executable whose dynamic section is read-only has no debugger support, as with glibc.
+        main.image.write_u64(at, globals::R_DEBUG.structure().addr().0 as u64);
+    }
+}
+
+/// Relocates the whole closure and runs its IFUNC resolvers.
+///
+/// # Safety
+/// The thread pointer must be set up.
+unsafe fn link_all(order: &[ObjectId], binding: PltMode) -> Result<(), Failure> {
+    debugger::state(debugger::State::Add);
+    let mut gate = process::enter();
+    let process = &mut *gate;
+    abi::publish_namespace(process);
+    abi::publish_modules(process);
+    abi::count_adds(process.linker.namespace(BASE_NAMESPACE).list.len() as u64);
+    tls::set_generation(u64::from(!process.linker.tls_modules.is_empty()));
+    let interpreter = process.interpreter;
+    let relocated: Vec<ObjectId> = order.iter().rev().copied().filter(|id| *id != interpreter).collect();
+    let wanted = if process.level() == SealLevel::Enforced && binding == PltMode::Lazy { PltMode::Eager } else { binding };
+    let services = link::LinkServices::new(process.static_tls);
+    // SAFETY: the caller's contract.
+    unsafe { link::relocate(&mut process.linker, BASE_NAMESPACE, &relocated, wanted, &services)? };
+    Ok(())
+}
+
+/// Makes read-only what is to stay so, and seals what is to stay at all. Nothing that can fail follows the first seal.
+fn commit(layout: &Layout) -> Result<(), Failure> {
+    let tcb = tls::thread_pointer();
+    // SAFETY: the control block is the main thread's; every image is relocated.
+    unsafe { tls::initialise_main_thread(tcb) };
+    let mut gate = process::enter();
+    let process = &mut *gate;
+    let list = process.linker.namespace(BASE_NAMESPACE).list.clone();
+    // SAFETY: everything is relocated.
+    let functions = unsafe { libc::find_functions(&process.linker, process.libc) };
+    // SAFETY: the interpreter is alone in the process.
+    unsafe { libc::FUNCTIONS.set(functions) };
+    for &id in &list {
+        process.linker.objects[id].stay = Stay::Forever;
+        process.maps.refresh(layout, &process.linker, id);
+    }
+    let maps = &process.maps;
+    find_object::publish(&process.linker, |id| maps.address(id));
+    process::prepare_gate().map_err(|e| system("cannot allocate memory", e))?;
+    for &id in &list {
+        if process.linker.objects[id].kind != Kind::Interpreter {
+            link::protect_relro(&process.linker.objects[id])?;
+        }
+    }
+    seal(process, &list)
+}
+
+fn seal(process: &Process, list: &[ObjectId]) -> Result<(), Failure> {
+    let mut plan = SealPlan::default();
+    for &id in list {
+        let object = &process.linker.objects[id];
+        plan.add(object.display_name(), object, &process.seal);
+    }
+    let interpreter = &process.linker.objects[process.interpreter];
+    if !list.contains(&process.interpreter) {
+        plan.add(interpreter.display_name(), interpreter, &process.seal);
+    }
+    link::protect_relro(interpreter)?;
+    let read_only = RTLD_GLOBAL_RO.structure().range();
+    // SAFETY: nothing writes `_rtld_global_ro` any more.
+    unsafe { sys::protect(read_only.clone(), Prot::READ) }
+        .map_err(|e| system("cannot apply additional memory protection after relocation", e))?;
+    if process.level() != SealLevel::Off {
+        plan.add_range(b"[interpreter's tables]", read_only, None);
+    }
+    apply::apply(&plan, process.level());
+    Ok(())
+}
+
+/// Lets libc initialise itself, runs the constructors, and says where the program begins.
+///
+/// # Safety
+/// Everything must be relocated, and this be the only thread.
+unsafe fn hand_over(order: &[ObjectId]) -> Target {
+    let functions = libc::FUNCTIONS.get();
+    process::open_to_threads();
+    if let Some(early_init) = functions.early_init {
+        // SAFETY: libc is relocated, and its thread control block complete.
+        unsafe { early_init(true) };
+    }
+    debugger::state(debugger::State::Consistent);
+    let (entry, preinit, arguments) = {
+        let process = process::enter();
+        let main = &process.linker.objects[process.main];
+        let preinit = main.function_array(main.dynamic.preinit_array).unwrap_or_default();
+        (main.image.bias.run_time(main.entry), preinit, process.arguments)
+    };
+    for function in preinit {
+        // SAFETY: the program is relocated.
+        unsafe { init::call_constructor(function, arguments) };
+    }
+    // SAFETY: everything is relocated.
+    unsafe { init::run_constructors(order) };
+    Target { entry: entry.0, at_exit: init::run_all_destructors as *const () as usize }
+}
