@@ -96,8 +96,7 @@ pub struct Terse<'a>(&'a LoadError);
 
 impl fmt::Display for Terse<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known =
-            [Errno::NOMEM, Errno::INVAL, Errno::NOENT, Errno::PERM, Errno::IO, Errno::ACCESS];
+        let known = [Errno::NOMEM, Errno::INVAL, Errno::NOENT, Errno::PERM, Errno::IO, Errno::ACCESS];
         match self.0.errno.filter(|e| !known.contains(e)) {
             None => self.0.fmt(f),
             Some(errno) => {

@@ -298,11 +298,7 @@ pub fn mseal(range: Range<Addr>) -> Result<()> {
 pub fn wipe_on_fork(range: Range<Addr>) -> Result<()> {
     // SAFETY: in this process nothing changes.
     unsafe {
-        rustix::mm::madvise(
-            range.start.as_mut_ptr(),
-            range.end.0 - range.start.0,
-            rustix::mm::Advice::LinuxWipeOnFork,
-        )
+        rustix::mm::madvise(range.start.as_mut_ptr(), range.end.0 - range.start.0, rustix::mm::Advice::LinuxWipeOnFork)
     }
 }
 

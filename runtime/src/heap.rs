@@ -54,12 +54,7 @@ impl Default for Heap {
 impl Heap {
     /// A heap without memory.
     pub const fn new() -> Heap {
-        let state = State {
-            rest: 0..0,
-            free: [null_mut(); CLASSES],
-            arenas: [const { 0..0 }; ARENAS],
-            arena_count: 0,
-        };
+        let state = State { rest: 0..0, free: [null_mut(); CLASSES], arenas: [const { 0..0 }; ARENAS], arena_count: 0 };
         Heap { busy: AtomicBool::new(false), state: UnsafeCell::new(state) }
     }
 

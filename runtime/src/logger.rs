@@ -33,7 +33,8 @@ static LOGGER: Logger = Logger;
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= Level::Warn || bit(metadata.target()).is_some_and(|b| ENABLED.load(Ordering::Relaxed) & b != 0)
+        metadata.level() <= Level::Warn
+            || bit(metadata.target()).is_some_and(|b| ENABLED.load(Ordering::Relaxed) & b != 0)
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -62,10 +63,9 @@ pub fn install(categories: &[u8]) {
             Ok("all") => enabled = (1 << OWN) - 1,
             Ok("help") => help(),
             Ok(name) if bit(name).is_some() => enabled |= bit(name).unwrap_or(0),
-            _ => line(format_args!(
-                "warning: debug option `{}' unknown; try LD_DEBUG=help",
-                loader::error::Lossy(word)
-            )),
+            _ => {
+                line(format_args!("warning: debug option `{}' unknown; try LD_DEBUG=help", loader::error::Lossy(word)))
+            }
         }
     }
     ENABLED.store(enabled, Ordering::Relaxed);

@@ -329,7 +329,9 @@ impl Pass<'_, '_, '_> {
             return Err(self.malformed("thread-local relocation against an object without TLS", at));
         }
         match (kind(rela), definer) {
-            (reloc::R_X86_64_DTPMOD64, Some((_, definer, _))) => self.store(at, definer.tls_state.get().module() as u64),
+            (reloc::R_X86_64_DTPMOD64, Some((_, definer, _))) => {
+                self.store(at, definer.tls_state.get().module() as u64)
+            }
             (reloc::R_X86_64_DTPMOD64, None) => Ok(()),
             (reloc::R_X86_64_DTPOFF64, _) => self.store(at, value),
             (reloc::R_X86_64_TPOFF64, Some((id, definer, _))) => {

@@ -12,7 +12,7 @@ use runtime::heap::Heap;
 #[global_allocator]
 static HEAP: Heap = Heap::new();
 
-/// First byte of the image (the linker defines it), and the dynamic section.
+// First byte of the image and the dynamic section; the linker defines them.
 extern "C" {
     static __ehdr_start: u8;
     static _DYNAMIC: u8;

@@ -31,7 +31,8 @@ struct Room(UnsafeCell<[usize; 2]>);
 // SAFETY: touched by writers only, which hold the loader's lock.
 unsafe impl Sync for Room {}
 
-static TABLES: [Table; 2] = [const { Table { rows: AtomicPtr::new(core::ptr::null_mut()), len: AtomicUsize::new(0) } }; 2];
+static TABLES: [Table; 2] =
+    [const { Table { rows: AtomicPtr::new(core::ptr::null_mut()), len: AtomicUsize::new(0) } }; 2];
 /// Bit 0 says which table is in use; the whole counts changes.
 static VERSION: AtomicUsize = AtomicUsize::new(0);
 static ROOM: Room = Room(UnsafeCell::new([0; 2]));

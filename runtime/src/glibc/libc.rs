@@ -130,7 +130,10 @@ pub unsafe fn find_functions(linker: &Linker, libc: Option<ObjectId>) -> Functio
                 "pthread_mutex_unlock",
                 "GLIBC_2.2.5",
             )),
-            early_init: transmute::<usize, Option<unsafe extern "C" fn(bool)>>(own("__libc_early_init", "GLIBC_PRIVATE")),
+            early_init: transmute::<usize, Option<unsafe extern "C" fn(bool)>>(own(
+                "__libc_early_init",
+                "GLIBC_PRIVATE",
+            )),
         }
     }
 }

@@ -8,9 +8,7 @@ use alloc::boxed::Box;
 use alloc::ffi::CString;
 use alloc::vec;
 use alloc::vec::Vec;
-use goblin::elf64::dynamic::{
-    DT_GNU_HASH, DT_HASH, DT_JMPREL, DT_PLTGOT, DT_RELA, DT_STRTAB, DT_SYMTAB, DT_VERSYM,
-};
+use goblin::elf64::dynamic::{DT_GNU_HASH, DT_HASH, DT_JMPREL, DT_PLTGOT, DT_RELA, DT_STRTAB, DT_SYMTAB, DT_VERSYM};
 use loader::addr::{Addr, VAddr};
 use loader::elf::dynamic::DYN_SIZE;
 use loader::elf::view::u32_at;

@@ -1,8 +1,19 @@
 //! glibc's private ABI: the only place that names its structures, fields or versions.
 
 pub mod cpu;
+pub mod debugger;
+pub mod exports;
+pub mod find_object;
+pub mod globals;
+pub mod hook;
 pub mod layout;
+pub mod libc;
+pub mod link_map;
+pub mod locks;
+pub mod start;
 pub mod tables;
+pub mod thread;
+pub mod tls;
 pub mod tunables;
 
 #[cfg(test)]

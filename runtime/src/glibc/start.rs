@@ -30,7 +30,8 @@ pub fn fill_global(layout: &Layout, executable_stack: bool) {
     let fields = &layout.rtld_global;
     global.put_u64(fields.dl_nns, 1);
     let unique_lock = fields.dl_ns + layout.link_namespaces.ns_unique_sym_table_lock;
-    let locks = [Some(fields.dl_load_lock), Some(fields.dl_load_write_lock), fields.dl_load_tls_lock, Some(unique_lock)];
+    let locks =
+        [Some(fields.dl_load_lock), Some(fields.dl_load_write_lock), fields.dl_load_tls_lock, Some(unique_lock)];
     for lock in locks.into_iter().flatten() {
         global.put_u32(lock + layout.mutex.kind, RECURSIVE);
     }
@@ -55,7 +56,10 @@ pub fn fill_read_only(layout: &Layout, stack: &InitialStack, cpu: &CpuFeatures, 
     let fields = &layout.rtld_global_ro;
     let aux = |key, default| stack.aux(key).unwrap_or(default);
     ro.put_u64(fields.dl_pagesize, aux(AuxKey::PageSize, 4096) as u64);
-    ro.put_u64(fields.dl_minsigstacksize, cpu.min_signal_stack(aux(AuxKey::MinSignalStack, 0) as u64).max(MIN_SIGNAL_STACK as u64));
+    ro.put_u64(
+        fields.dl_minsigstacksize,
+        cpu.min_signal_stack(aux(AuxKey::MinSignalStack, 0) as u64).max(MIN_SIGNAL_STACK as u64),
+    );
     let platform = cpu.platform().map(|p| platform_text(p)).or(stack.aux(AuxKey::Platform));
     if let Some(platform) = platform {
         ro.put_u64(fields.dl_platform, platform as u64);
@@ -90,7 +94,7 @@ fn platform_text(name: &str) -> usize {
 fn functions(layout: &Layout) {
     let ro = RTLD_GLOBAL_RO.structure();
     let fields = &layout.rtld_global_ro;
-    let mut put = |offset: usize, function: *const ()| ro.put_addr(offset, Addr(function as usize));
+    let put = |offset: usize, function: *const ()| ro.put_addr(offset, Addr(function as usize));
     put(fields.dl_debug_printf, exports::dl_debug_printf as *const ());
     put(fields.dl_mcount, exports::dl_mcount as *const ());
     put(fields.dl_lookup_symbol_x, exports::dl_lookup_symbol_x as *const ());
@@ -178,12 +182,7 @@ pub fn register_modules(linker: &Linker) {
         let state = object.tls_state.get();
         tls::set_module(
             state.module(),
-            tls::Module {
-                generation: 1,
-                segment: object.tls,
-                static_offset: state.static_offset(),
-                dynamic: false,
-            },
+            tls::Module { generation: 1, segment: object.tls, static_offset: state.static_offset(), dynamic: false },
         );
     }
 }

@@ -32,7 +32,11 @@ fn closest_symbol(object: &Object, address: Addr) -> Option<&'static Sym> {
         } else {
             value >= s.st_value && value - s.st_value < s.st_size
         };
-        s.st_info & 0xf != STT_TLS && s.st_info >> 4 != STB_LOCAL && s.st_shndx != loader::lookup::SHN_ABS && defined && size_covers
+        s.st_info & 0xf != STT_TLS
+            && s.st_info >> 4 != STB_LOCAL
+            && s.st_shndx != loader::lookup::SHN_ABS
+            && defined
+            && size_covers
     };
     let mut best: Option<&'static Sym> = None;
     for symbol in (0..object.symbols.count()).filter_map(|i| object.symbols.get(i)).filter(covers) {

@@ -111,9 +111,7 @@ fn dead_objects(process: &Process) -> Vec<ObjectId> {
     let linker = &process.linker;
     let held = |id: ObjectId| {
         let object = &linker.objects[id];
-        object.stay == Stay::Forever
-            || object.open_count > 0
-            || process.maps.tls_destructors(process::layout(), id) > 0
+        object.stay == Stay::Forever || object.open_count > 0 || process.maps.tls_destructors(process::layout(), id) > 0
     };
     let mut alive: BTreeSet<ObjectId> = BTreeSet::new();
     let mut work: Vec<ObjectId> = linker.objects.iter().map(|(id, _)| id).filter(|id| held(*id)).collect();
@@ -143,10 +141,7 @@ fn unload(dead: &[ObjectId]) {
         namespaces.insert(object.namespace);
         let module = object.tls_state.get().module();
         if module != 0 {
-            tls::set_module(
-                module,
-                tls::Module { generation, segment: None, static_offset: None, dynamic: false },
-            );
+            tls::set_module(module, tls::Module { generation, segment: None, static_offset: None, dynamic: false });
             had_tls = true;
         }
         process.linker.namespace_mut(process.linker.objects[id].namespace).list.retain(|&o| o != id);

@@ -124,7 +124,7 @@ unsafe extern "C" fn trampoline_code() {
         "jmp r11",
         area = sym SAVE_AREA,
         with = sym SAVE_WITH,
-        mask = pub(super) const STATE_MASK,
+        mask = const STATE_MASK,
         bind = sym bind,
     )
 }

@@ -49,7 +49,8 @@ impl Services for LinkServices {
         let segment = object.tls.ok_or_else(refuse)?;
         let mut room = self.static_tls.get();
         let align = room.layout.align;
-        let offset = room.layout.place(&segment).filter(|o| *o <= room.room && segment.align <= align).ok_or_else(refuse)?;
+        let offset =
+            room.layout.place(&segment).filter(|o| *o <= room.room && segment.align <= align).ok_or_else(refuse)?;
         self.static_tls.set(room);
         object.tls_state.set(TlsState::Static { module, offset });
         self.made_static.borrow_mut().push(MadeStatic { module, segment, offset });
@@ -106,10 +107,9 @@ pub unsafe fn relocate(
     services: &LinkServices,
 ) -> Result<Vec<(ObjectId, ObjectId)>, LoadError> {
     let change = |object: &mut Object, writable| {
-        object
-            .image
-            .set_text_writable(writable)
-            .map_err(|errno| LoadError::system(object.name.to_bytes(), "cannot make segment writable for relocation", errno))
+        object.image.set_text_writable(writable).map_err(|errno| {
+            LoadError::system(object.name.to_bytes(), "cannot make segment writable for relocation", errno)
+        })
     };
     let has_textrel = |object: &Object| object.dynamic.has_flag(goblin::elf64::dynamic::DF_TEXTREL);
     for &id in objects {
@@ -151,10 +151,6 @@ pub fn protect_relro(object: &Object) -> Result<(), LoadError> {
     };
     // SAFETY: nothing writes these pages once the object is relocated: that is what PT_GNU_RELRO says.
     unsafe { sys::protect(object.image.run_time(relro), Prot::READ) }.map_err(|errno| {
-        LoadError::system(
-            object.display_name(),
-            "cannot apply additional memory protection after relocation",
-            errno,
-        )
+        LoadError::system(object.display_name(), "cannot apply additional memory protection after relocation", errno)
     })
 }

@@ -196,13 +196,18 @@ fn linker_has_flag(process: &Process, id: ObjectId, flag: u64) -> bool {
 /// Checks a new object before anything of it is linked.
 fn check(process: &Process, id: ObjectId) -> Result<(), LoadError> {
     let object = &process.linker.objects[id];
-    if let Some(error) = process.linker.missing_versions(id).into_iter().find(|e| !matches!(e.reason, Reason::NoVersions { .. })) {
+    if let Some(error) =
+        process.linker.missing_versions(id).into_iter().find(|e| !matches!(e.reason, Reason::NoVersions { .. }))
+    {
         return Err(error);
     }
     object.function_array(object.dynamic.init_array)?;
     object.function_array(object.dynamic.fini_array)?;
     if object.executable_stack && !process.linker.objects[process.main].executable_stack {
-        return Err(LoadError::fault(object.display_name(), "cannot enable executable stack as shared object requires"));
+        return Err(LoadError::fault(
+            object.display_name(),
+            "cannot enable executable stack as shared object requires",
+        ));
     }
     Ok(())
 }
@@ -294,4 +299,3 @@ pub fn seal_kept(process: &Process, kept: &[ObjectId]) {
         kept.iter().copied().filter(|id| process.linker.objects[*id].stage >= Stage::Relocated).collect();
     seal::objects(process, &new);
 }
-

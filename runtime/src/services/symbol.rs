@@ -44,8 +44,7 @@ pub fn find(place: Where, name: &[u8], version: Option<&[u8]>, caller: Addr) -> 
             (next_scope(process, asker), Some(asker), asker)
         }
     };
-    let wanted =
-        version.map(|name| Wanted { version: Version { name, hash: hash::sysv(name) }, exact: true });
+    let wanted = version.map(|name| Wanted { version: Version { name, hash: hash::sysv(name) }, exact: true });
     let query = Query { name: HashedName::new(name), version: wanted, class: Class::Data, newest: true };
     let linker = &process.linker;
     let namespace = linker.namespace(linker.objects[asker].namespace);

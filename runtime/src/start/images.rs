@@ -1,13 +1,13 @@
 //! What the kernel mapped: the interpreter's own image and, as PT_INTERP, the program's. Both get what a mapped file gets from the map plan:
 //! RELRO in anonymous memory, and no holes.
 
+use alloc::vec::Vec;
+use core::ops::Range;
 use loader::addr::{range_len, Addr, Bias, VAddr};
 use loader::elf::header::{self, ProgramHeader};
 use loader::image::Image;
 use loader::relro;
 use loader::sys::{self, Place, Prot};
-use alloc::vec::Vec;
-use core::ops::Range;
 use rustix::io::Errno;
 
 /// The program headers of an image whose ELF header is at `base`. The kernel has mapped it, so it is one.

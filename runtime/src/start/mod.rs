@@ -95,7 +95,7 @@ fn report(stack: &InitialStack, failure: &Failure) -> ! {
 
 fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -> Result<Target, Failure> {
     images::own_relro(base).map_err(|e| system("cannot make the interpreter's own data anonymous", e))?;
-    let tunables_table = tables::TUNABLES[0];
+    let tunables_table = tables::tunables_v2_36::TUNABLES;
     let mut tunables = request.glibc_tunables(tunables_table, stack);
     let cpu = CpuFeatures::detect(&Processor, &mut tunables);
     let mut loaded = Loaded::load(stack, request, &cpu, base, dynamic)?;
@@ -108,8 +108,9 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
     check_objects(&loaded, &cpu)?;
 
     let surplus = tls_surplus(&tunables);
-    let tls_info = abi::place_static_tls(layout, &loaded.linker, surplus)
-        .map_err(|id| LoadError::fault(loaded.linker.objects[id].display_name(), "cannot allocate memory in static TLS block"))?;
+    let tls_info = abi::place_static_tls(layout, &loaded.linker, surplus).map_err(|id| {
+        LoadError::fault(loaded.linker.objects[id].display_name(), "cannot allocate memory in static TLS block")
+    })?;
     abi::fill_global(layout, loaded.linker.objects[loaded.main].executable_stack);
     make_main_thread(layout, stack, &tls_info, &loaded, tunables.number_of(b"glibc.pthread.rseq") != 0)?;
     set_variables(stack, request);
@@ -172,7 +173,10 @@ fn check_versions(loaded: &Loaded) -> Result<(), Failure> {
     for &id in &loaded.closure {
         for error in loaded.linker.missing_versions(id) {
             if matches!(error.reason, Reason::NoVersions { .. }) {
-                crate::logger::line(format_args!("{}: {error}", Lossy(loaded.linker.objects[loaded.main].display_name())));
+                crate::logger::line(format_args!(
+                    "{}: {error}",
+                    Lossy(loaded.linker.objects[loaded.main].display_name())
+                ));
             } else {
                 fatal.push(error);
             }
@@ -245,7 +249,7 @@ fn set_variables(stack: &InitialStack, request: &Request) {
 fn set_save_area(cpu: &CpuFeatures) {
     let with = if cpu.xsave_state_size == 0 {
         lazy::SaveWith::Fxsave
-    } else if cpu.has_xsavec() {
+    } else if cpu.features.usable(crate::glibc::cpu::feature::XSAVEC) {
         lazy::SaveWith::Xsavec
     } else {
         lazy::SaveWith::Xsave
@@ -277,7 +281,8 @@ unsafe fn link_all(order: &[ObjectId], binding: PltMode) -> Result<(), Failure> 
     tls::set_generation(u64::from(!process.linker.tls_modules.is_empty()));
     let interpreter = process.interpreter;
     let relocated: Vec<ObjectId> = order.iter().rev().copied().filter(|id| *id != interpreter).collect();
-    let wanted = if process.level() == SealLevel::Enforced && binding == PltMode::Lazy { PltMode::Eager } else { binding };
+    let wanted =
+        if process.level() == SealLevel::Enforced && binding == PltMode::Lazy { PltMode::Eager } else { binding };
     let services = link::LinkServices::new(process.static_tls);
     // SAFETY: the caller's contract.
     unsafe { link::relocate(&mut process.linker, BASE_NAMESPACE, &relocated, wanted, &services)? };

@@ -7,6 +7,7 @@ use crate::glibc::cpu::CpuFeatures;
 use crate::glibc::libc;
 use crate::glibc::link_map::LinkMaps;
 use crate::initial_stack::{AuxKey, InitialStack};
+use alloc::borrow::ToOwned;
 use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::ffi::CStr;
@@ -95,9 +96,11 @@ fn adopt_program(stack: &InitialStack) -> Result<Object, Failure> {
     let entry = bias.link_time(Addr(stack.aux(AuxKey::Entry).unwrap_or(0)));
     let broken = |what| LoadError::fault(program_name(stack), what);
     // SAFETY: the kernel has mapped these segments.
-    let mut image = unsafe { Image::adopt(&headers, bias) }.ok_or_else(|| broken("object file has no loadable segments"))?;
+    let mut image =
+        unsafe { Image::adopt(&headers, bias) }.ok_or_else(|| broken("object file has no loadable segments"))?;
     let relro = loader::relro::pages(&headers).map_err(|reason| LoadError::new(program_name(stack), reason))?;
-    images::complete(&mut image, relro.as_ref()).map_err(|e| LoadError::system(program_name(stack), "cannot map zero-fill pages", e))?;
+    images::complete(&mut image, relro.as_ref())
+        .map_err(|e| LoadError::system(program_name(stack), "cannot map zero-fill pages", e))?;
     let origin = Origin { name: CString::default(), kind: Kind::Executable, file: None, entry };
     let mut object = Object::parse(origin, headers, image).map_err(|mut e| {
         e.object = program_name(stack).to_vec();

@@ -203,7 +203,10 @@ fn refuse(stack: &InitialStack, error: OptionError) -> ! {
 pub fn refuse_own_image(opened: &Opened, base: Addr) -> Result<(), Failure> {
     let own = super::images::headers_at(base);
     let same = own.len() == opened.headers.len()
-        && own.iter().zip(&opened.headers).all(|(a, b)| (a.p_type, a.p_vaddr, a.p_memsz) == (b.p_type, b.p_vaddr, b.p_memsz));
+        && own
+            .iter()
+            .zip(&opened.headers)
+            .all(|(a, b)| (a.p_type, a.p_vaddr, a.p_memsz) == (b.p_type, b.p_vaddr, b.p_memsz));
     if same {
         let text = alloc::format!("{}: loader cannot load itself", Lossy(opened.path.to_bytes()));
         return Err(Failure::Other(text));
