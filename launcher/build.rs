@@ -43,6 +43,41 @@ fn main() -> Result<()> {
         }
     };
     println!("cargo:rustc-env=LDSEAL_INTERPRETER={}", beside.display());
+    link_statically(&out_dir)
+}
+
+/// Links `ldseal` without shared libraries, so that the system's loader has no part in it: LD_PRELOAD, LD_DEBUG and their like
+/// are meant for the program that `ldseal` becomes, and would otherwise take effect twice.
+///
+/// rustc's own switch for this (`-C target-feature=+crt-static`) can't be set for one binary. What it would change is the
+/// linker's command line: here `-static-pie` selects the start files, and linker scripts that precede the system's
+/// libraries in the search path name the archives in the place of the shared objects. Where the C library is not
+/// installed as an archive, `ldseal` is linked as any other program.
+fn link_statically(out_dir: &Path) -> Result<()> {
+    println!("cargo:rerun-if-env-changed=RUSTC_LINKER");
+    let linker = env::var_os("RUSTC_LINKER").unwrap_or_else(|| OsString::from("cc"));
+    let archive = |name: &str| {
+        let output = Command::new(&linker).arg(format!("-print-file-name={name}")).output().ok()?;
+        let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim_end());
+        (path.is_absolute() && !path.to_str()?.contains(char::is_whitespace)).then_some(path.to_str()?.to_owned())
+    };
+    let archives: Option<Vec<String>> =
+        ["libgcc_eh.a", "libgcc.a", "libm.a", "libc.a"].into_iter().map(archive).collect();
+    let Some(archives) = archives else {
+        println!(
+            "cargo:warning=no libc.a here: ldseal is linked dynamically, and LD_PRELOAD takes effect in it as well"
+        );
+        return Ok(());
+    };
+    let directory = out_dir.join("static");
+    fs::create_dir_all(&directory)?;
+    // Every shared library that rustc names for this target.
+    for library in ["gcc_s", "util", "rt", "pthread", "m", "dl", "c"] {
+        fs::write(directory.join(format!("lib{library}.so")), format!("GROUP ( {} )\n", archives.join(" ")))?;
+    }
+    println!("cargo:rustc-link-arg-bin=ldseal=-static-pie");
+    println!("cargo:rustc-link-arg-bin=ldseal=-Wl,-z,nodynamic-undefined-weak");
+    println!("cargo:rustc-link-arg-bin=ldseal=-L{}", directory.display());
     Ok(())
 }
 

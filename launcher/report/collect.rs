@@ -29,6 +29,7 @@ pub fn collect(process: &Process, given: Option<Option<SealLevel>>) -> io::Resul
     let mut settings = Settings::of(process, given);
     let under_ld_seal = objects.iter().any(is_ld_seal);
     let sealed: Vec<bool> = objects.iter().map(|object| is_sealed(object, &mappings)).collect();
+    settings.deduce(sealed.contains(&true).then(|| objects.iter().any(|object| data_is_sealed(object, &mappings))));
     let evidence =
         Evidence { kernel: kernel()?, under_ld_seal, settings: &settings, any_sealed: sealed.contains(&true) };
     let at_start = objects::closure(&objects, start_roots(process, &objects, &roles));

@@ -181,7 +181,7 @@ fn not_executable(folder: &Path) -> Outcome {
         // What can't be seen is not there.
         fs::create_dir(folder.join("closed"))?;
         write(&folder.join("closed/hidden"), fs::read("/bin/true")?, 0o755)?;
-        fs::set_permissions(folder.join("closed"), fs::Permissions::from_mode(0))?;
+        fs::set_permissions(folder.join("closed"), fs::Permissions::from_mode(0o000))?;
         let output = command(LDSEAL, folder).args(["run", "hidden"]).env("PATH", "closed").output();
         let named = run(folder, "closed/hidden");
         fs::set_permissions(folder.join("closed"), fs::Permissions::from_mode(0o755))?;
