@@ -2,6 +2,7 @@
 
 use crate::manifest::{Case, Object};
 use crate::process::{self, Ending};
+use crate::relocations;
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
@@ -89,7 +90,11 @@ fn build_object(case: &Case, object: &Object, tree: &Path) -> Result<(), String>
     let output = process::capture(command.current_dir(tree), b"", COMPILATION);
     let output = output.map_err(|e| format!("{command:?}: {e}"))?;
     if output.ending == Ending::Exit(0) {
-        return Ok(());
+        let bytes = fs::read(&out).map_err(io)?;
+        return match relocations::missing(&bytes, &object.relocations)? {
+            Some(missing) => Err(format!("{}: the linker made no {missing} relocation", object.out)),
+            None => Ok(()),
+        };
     }
     Err(format!("building {}: {command:?}\n{}", object.out, String::from_utf8_lossy(&output.stderr)))
 }

@@ -6,6 +6,7 @@
 //!
 //! * [`manifest`]: what a `case.toml` says.
 //! * [`build`]: compiling a case, once per content.
+//! * [`relocations`]: whether a built file holds the relocations that its case is about.
 //! * [`interp`]: a copy of a tree whose executables name another interpreter.
 //! * [`process`]: one command, captured, with a time limit.
 //! * [`loader`]: the loader under test, and the command lines that put a program under it.
@@ -25,6 +26,7 @@ pub mod interp;
 pub mod loader;
 pub mod manifest;
 pub mod process;
+pub mod relocations;
 pub mod requirement;
 pub mod suite;
 

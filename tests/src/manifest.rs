@@ -61,6 +61,10 @@ pub struct Object {
     /// Files of the build tree to link with, after the sources.
     #[serde(default)]
     pub libs: Vec<String>,
+    /// Dynamic relocations that the file must have for the case to show anything, named as in the psABI without
+    /// `R_X86_64_`, or `RELR`: whether a linker emits them depends on its version and its defaults.
+    #[serde(default)]
+    pub relocations: Vec<String>,
     /// DT_SONAME.
     pub soname: Option<String>,
     /// DT_RUNPATH.

@@ -58,7 +58,8 @@ impl Bench {
         let system = stage::start(Path::new(SYSTEM), role, &folder, 1).map_err(failed)?;
         for level in [1, 2] {
             let got = stage::start(&self.loader.interpreter, role, &folder, level).map_err(failed)?;
-            judge(case.freedom, role, &sound, &system, &got).map_err(|e| format!("level {level}, {}:\n{e}", folder.display()))?;
+            judge(case.freedom, role, &sound, &system, &got)
+                .map_err(|e| format!("level {level}, {}:\n{e}", folder.display()))?;
         }
         Ok(Completion::Completed)
     }
