@@ -56,8 +56,11 @@ impl Bench {
         let sound = self.sound_output(role)?;
         let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
         let system = stage::start(Path::new(SYSTEM), role, &folder, 1).map_err(failed)?;
+        // A message may name the loader: as the object that lacks a version.
+        let interpreter = self.loader.interpreter.to_string_lossy();
         for level in [1, 2] {
-            let got = stage::start(&self.loader.interpreter, role, &folder, level).map_err(failed)?;
+            let mut got = stage::start(&self.loader.interpreter, role, &folder, level).map_err(failed)?;
+            got.stderr = String::from_utf8_lossy(&got.stderr).replace(&*interpreter, SYSTEM).into_bytes();
             judge(case.freedom, role, &sound, &system, &got)
                 .map_err(|e| format!("level {level}, {}:\n{e}", folder.display()))?;
         }

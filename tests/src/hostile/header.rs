@@ -10,7 +10,7 @@ use object::LittleEndian as Le;
 pub const CASES: &[Case] = &[
     Case::new("header/magic", |i| i.put(0, b"\x7fELG")),
     Case::new("header/class-32", |i| i.header().e_ident.class = ELFCLASS32),
-    Case::new("header/class-unknown", |i| i.header().e_ident.class = FileClass(7)),
+    Case::new("header/class-unknown", |i| i.header().e_ident.class = FileClass(7)).free(Words),
     Case::new("header/big-endian", |i| i.header().e_ident.data = ELFDATA2MSB),
     Case::new("header/encoding-unknown", |i| i.header().e_ident.data = DataEncoding(0)),
     Case::new("header/ident-version-0", |i| i.header().e_ident.version = FileVersion(0)),
@@ -30,7 +30,7 @@ pub const CASES: &[Case] = &[
     Case::new("header/phentsize-64", |i| i.header().e_phentsize.set(Le, 64)),
     Case::new("header/phnum-0", |i| i.header().e_phnum.set(Le, 0)),
     Case::new("header/phnum-1", |i| i.header().e_phnum.set(Le, 1)).free(Refuse),
-    Case::new("header/phnum-65535", |i| i.header().e_phnum.set(Le, 0xffff)).free(Refuse),
+    Case::new("header/phnum-65535", |i| i.header().e_phnum.set(Le, 0xffff)).free(Words),
     Case::new("header/phoff-beyond-file", |i| i.header().e_phoff.set(Le, 1 << 40)).free(Refuse),
     Case::new("header/phoff-last-byte", |i| {
         let length = i.bytes().len() as u64;

@@ -54,7 +54,7 @@ fn warned(outcome: &Outcome) -> bool {
 
 fn refusal(line: &str, role: Role) -> Deed {
     let named = line.strip_prefix(role.program()).and_then(|rest| rest.strip_prefix(": "));
-    match named.is_some_and(|rest| rest.contains(role.victim()) || role == Role::Main) {
+    match named.is_some_and(|rest| rest.contains(role.victim()) || rest.contains(role.program())) {
         true => Deed::Refused,
         false => Deed::Failed(format!("it refuses without naming program and object: {line}")),
     }
@@ -80,7 +80,9 @@ pub fn judge(freedom: Freedom, role: Role, sound: &[u8], system: &Outcome, got: 
     let lawful = match expected {
         _ if clean && system == got => true,
         Deed::Failed(_) => refused || warned(got) || (freedom >= Freedom::Accept && deed == Deed::Ran),
-        Deed::Refused => (freedom >= Freedom::Words && refused) || (freedom >= Freedom::Accept && deed == Deed::Ran),
+        Deed::Refused => {
+            (freedom >= Freedom::Words && (refused || warned(got))) || (freedom >= Freedom::Accept && deed == Deed::Ran)
+        }
         Deed::Ran => {
             (freedom >= Freedom::Refuse && (refused || warned(got)))
                 || (freedom >= Freedom::Accept && deed == Deed::Ran)

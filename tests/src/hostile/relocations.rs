@@ -1,12 +1,13 @@
 //! Faults of relocations (psABI, chapter 4).
 
 use super::image::{Image, Relocation};
+use super::lookup::named;
 use super::stage::Role;
 use super::Case;
 use super::Freedom::{Accept, Refuse, Words};
 use object::elf::{
     RelocationType, DT_INIT, DT_JMPREL, DT_RELA, DT_RELACOUNT, DT_RELASZ, R_X86_64_32, R_X86_64_64, R_X86_64_COPY,
-    R_X86_64_DTPMOD64, R_X86_64_IRELATIVE, R_X86_64_NONE, R_X86_64_RELATIVE, R_X86_64_TLSDESC, R_X86_64_TPOFF64,
+    R_X86_64_DTPMOD64, R_X86_64_IRELATIVE, R_X86_64_NONE, R_X86_64_RELATIVE, R_X86_64_TPOFF64,
 };
 use object::LittleEndian as Le;
 
@@ -38,34 +39,31 @@ pub const CASES: &[Case] = &[
     .free(Refuse),
     Case::new("relocation/symbol-index-outside", |i| change(symbolic(i), Some(0x00ff_ffff), None)).free(Refuse),
     Case::new("relocation/symbol-index-huge", |i| change(symbolic(i), Some(0xffff_ffff), None)).free(Refuse),
-    Case::new("relocation/type-unknown", |i| change(symbolic(i), None, Some(RelocationType(0x63)))),
-    Case::new("relocation/type-huge", |i| change(symbolic(i), None, Some(RelocationType(0xffff_ff01)))),
+    Case::new("relocation/type-unknown", |i| change(symbolic(i), None, Some(RelocationType(0x63)))).free(Words),
+    Case::new("relocation/type-huge", |i| change(symbolic(i), None, Some(RelocationType(0xffff_ff01)))).free(Words),
     Case::new("relocation/type-none", |i| change(symbolic(i), None, Some(R_X86_64_NONE))).free(Accept),
     Case::new("relocation/relative-type-unknown", |i| {
         i.set(DT_RELACOUNT, 0);
         change(relative(i), None, Some(RelocationType(0x63)));
     })
-    .free(Refuse),
+    .free(Words),
     Case::new("relocation/copy-in-a-library", |i| change(symbolic(i), None, Some(R_X86_64_COPY)))
         .only(&Role::LIBRARY)
         .free(Refuse),
     Case::new("relocation/32-bits", |i| change(symbolic(i), None, Some(R_X86_64_32))).free(Words),
     Case::new("relocation/thread-offset-of-data", |i| change(symbolic(i), None, Some(R_X86_64_TPOFF64))).free(Accept),
     Case::new("relocation/thread-module-of-data", |i| change(symbolic(i), None, Some(R_X86_64_DTPMOD64))).free(Accept),
-    Case::new("relocation/thread-descriptor-of-data", |i| change(symbolic(i), None, Some(R_X86_64_TLSDESC)))
-        .free(Accept),
     Case::new("relocation/indirect-outside", |i| {
         change(symbolic(i), Some(0), Some(R_X86_64_IRELATIVE));
-        symbolic_by(i, R_X86_64_IRELATIVE).r_addend.set(Le, AWAY as i64);
+        find(i, |info| info == u64::from(R_X86_64_IRELATIVE.0)).r_addend.set(Le, AWAY as i64);
     })
     .free(Refuse),
     Case::new("relocation/indirect-in-data", |i| {
         let end = i.end();
         change(symbolic(i), Some(0), Some(R_X86_64_IRELATIVE));
-        symbolic_by(i, R_X86_64_IRELATIVE).r_addend.set(Le, end as i64 - 64);
+        find(i, |info| info == u64::from(R_X86_64_IRELATIVE.0)).r_addend.set(Le, end as i64 - 64);
     })
     .free(Refuse),
-    Case::new("relocation/symbol-0", |i| change(symbolic(i), Some(0), Some(R_X86_64_64))).free(Accept),
     Case::new("relocation/plt-outside", |i| i.row::<Relocation>(DT_JMPREL, 0).r_offset.set(Le, AWAY)).free(Refuse),
     Case::new("relocation/plt-symbol-outside", |i| {
         let row = i.row::<Relocation>(DT_JMPREL, 0);
@@ -75,7 +73,8 @@ pub const CASES: &[Case] = &[
     Case::new("relocation/plt-type-unknown", |i| {
         let row = i.row::<Relocation>(DT_JMPREL, 0);
         change(row, None, Some(RelocationType(0x63)));
-    }),
+    })
+    .free(Words),
     Case::new("relocation/over-the-relocations", |i| {
         let table = i.value(DT_RELA);
         relative(i).r_offset.set(Le, table);
@@ -90,15 +89,17 @@ fn relative(image: &mut Image) -> &mut Relocation {
     row
 }
 
-/// The relocation of a data pointer by a symbol of libc.
+/// The relocation of a pointer to `environ`: the program only asks whether the pointer is null.
 fn symbolic(image: &mut Image) -> &mut Relocation {
-    symbolic_by(image, R_X86_64_64)
+    let environ = named(image, b"environ") as u64;
+    find(image, |info| info == environ << 32 | u64::from(R_X86_64_64.0))
 }
 
-fn symbolic_by(image: &mut Image, kind: RelocationType) -> &mut Relocation {
+/// The relocation whose `r_info` is as wanted.
+fn find(image: &mut Image, wanted: impl Fn(u64) -> bool) -> &mut Relocation {
     let count = image.value(DT_RELASZ) as usize / 24;
-    let is = |image: &mut Image, n| image.row::<Relocation>(DT_RELA, n).r_info.get(Le) as u32 == kind.0;
-    let n = (0..count).find(|&n| is(image, n)).expect("a relocation of this type");
+    let info = |image: &mut Image, n| image.row::<Relocation>(DT_RELA, n).r_info.get(Le);
+    let n = (0..count).find(|&n| wanted(info(image, n))).expect("such a relocation");
     image.row(DT_RELA, n)
 }
 
