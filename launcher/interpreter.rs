@@ -27,7 +27,8 @@ pub const NAME: &str = "ld-seal.so";
 pub const IMAGE: &[u8] = include_bytes!(env!("LDSEAL_IMAGE"));
 
 /// The command line of the interpreter for a program: the level travels as an option, so the environment stays as it is.
-/// `--launched` is a word between launcher and interpreter: "set comm and /proc/self/cmdline as a direct start would".
+/// `--launched` is a word between launcher and interpreter: "set comm and /proc/self/cmdline as a direct start would";
+/// `--execfn` goes with it and names the file that the process is named after, when that is a script.
 pub fn arguments(start: &Start, level: Option<SealLevel>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec![NAME.into(), "--launched".into()];
     if let Some(level) = level {
@@ -38,7 +39,11 @@ pub fn arguments(start: &Start, level: Option<SealLevel>) -> Vec<OsString> {
     // A leading '-' would be an option, a name without a slash would be searched for as a library.
     let bytes = start.program.as_os_str().as_bytes();
     let plain = bytes.starts_with(b"-") || !bytes.contains(&b'/');
-    arguments.push(if plain { Path::new(".").join(&start.program).into() } else { start.program.clone().into() });
+    let program = if plain { Path::new(".").join(&start.program) } else { start.program.clone() };
+    if program.as_os_str() != start.named.as_os_str() {
+        arguments.extend(["--execfn".into(), start.named.clone().into()]);
+    }
+    arguments.push(program.into());
     arguments.extend(argv);
     arguments
 }

@@ -25,6 +25,8 @@ pub struct Options {
     pub seal: Option<SealLevel>,
     /// `--launched`: started by `ldseal run`, so that everything is to look like a direct start of the program.
     pub launched: bool,
+    /// `--execfn`: the file that the process is named after (AT_EXECFN, comm) when it is not the program: a script.
+    pub execfn: Option<&'static CStr>,
     /// What to do.
     pub action: Action,
     /// How many arguments precede the program.
@@ -111,6 +113,7 @@ impl Options {
             b"--inhibit-rpath" => self.inhibit_rpath = bytes,
             b"--preload" => self.preload = bytes,
             b"--argv0" => self.argv0 = Some(argument),
+            b"--execfn" => self.execfn = Some(argument),
             b"--glibc-hwcaps-prepend" => self.hwcaps_prepend = bytes,
             b"--glibc-hwcaps-mask" => self.hwcaps_mask = bytes,
             b"--seal" => self.seal = Some(level(argument)?),

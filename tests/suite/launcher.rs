@@ -480,6 +480,9 @@ fn names(folder: &Path) -> Outcome {
         check(direct == launched, || format!("directly {direct:?}, launched {launched:?}"))?;
     }
     same(folder, "sh", &["-c", "echo $0"])?;
+    // A process that runs a script is named after the script.
+    write(&folder.join("script"), "#!/bin/cat /proc/self/comm\n", 0o755)?;
+    same(folder, "./script", &[])?;
     DONE
 }
 

@@ -4,6 +4,7 @@
 //! all relocation before any IFUNC resolver that might use it, libc's early initialisation before any constructor.
 
 mod images;
+mod launched;
 mod objects;
 mod request;
 

@@ -154,7 +154,7 @@ fn load_program(
     stack.set_aux(AuxKey::Phdr, object.headers_at.0);
     stack.set_aux(AuxKey::Phnum, object.headers.len());
     stack.set_aux(AuxKey::Entry, object.image.bias.run_time(object.entry).0);
-    stack.set_aux(AuxKey::ExecFn, path.as_ptr() as usize);
+    stack.set_aux(AuxKey::ExecFn, request.options.execfn.unwrap_or(path).as_ptr() as usize);
     if request.options.launched {
         stack.set_aux(AuxKey::Base, base.0);
     }

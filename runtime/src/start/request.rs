@@ -1,7 +1,7 @@
 //! What this start is asked to do: by the kernel, the command line and the environment.
 
 use super::objects::Loaded;
-use super::Failure;
+use super::{launched, Failure};
 use crate::environment::{self, Environment};
 use crate::glibc::cpu::CpuFeatures;
 use crate::glibc::tunables::{Mode, Tunable, TunableSet};
@@ -81,7 +81,7 @@ impl Request {
         stack.drop_arguments(self.options.consumed);
         if self.options.launched {
             if let Some(program) = self.program {
-                dress_up(stack, program, self.options.argv0);
+                launched::dress_up(stack, self.options.execfn.unwrap_or(program), self.options.argv0);
             }
         }
         if let Some(name) = self.options.argv0 {
@@ -155,33 +155,6 @@ fn redirect(environment: &Environment) {
         // The descriptor stays open for the life of the process.
         core::mem::forget(fd);
     }
-}
-
-/// Lets the process look like a direct start of the program: its name, and its arguments in `/proc/PID/cmdline`.
-fn dress_up(stack: &InitialStack, program: &'static CStr, argv0: Option<&'static CStr>) {
-    const PR_SET_NAME: usize = 15;
-    const PR_SET_MM: usize = 35;
-    const PR_SET_MM_ARG_START: usize = 8;
-    let path = program.to_bytes_with_nul();
-    let base = path.iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1);
-    // SAFETY: PR_SET_NAME reads a C string.
-    let _ = unsafe { sys::prctl(PR_SET_NAME, [path[base..].as_ptr() as usize, 0, 0, 0]) };
-    let Some(first) = stack.arg(0) else {
-        return;
-    };
-    // The strings of the arguments lie behind one another; those of the program are the last. If it is to be called otherwise, that name
-    // takes the place of the bytes just before the second argument, as long as there are enough of them.
-    let mut start = first.as_ptr() as usize;
-    if let Some(name) = argv0 {
-        let name = name.to_bytes_with_nul();
-        let end = start + first.to_bytes_with_nul().len();
-        start = end - name.len();
-        // SAFETY: these are bytes of the argument area: before the program's name lie the interpreter's own arguments, among them this
-        // very name. They may overlap.
-        unsafe { core::ptr::copy(name.as_ptr(), start as *mut u8, name.len()) };
-    }
-    // SAFETY: moves the start of the argument area that the kernel shows; needs a privilege that is often not there.
-    let _ = unsafe { sys::prctl(PR_SET_MM, [PR_SET_MM_ARG_START, start, 0, 0]) };
 }
 
 fn refuse(stack: &InitialStack, error: OptionError) -> ! {
