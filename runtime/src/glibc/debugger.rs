@@ -16,7 +16,7 @@ pub enum State {
 }
 
 /// Debuggers find this by `r_brk` or by name, and stop in it.
-#[export_name = "_dl_debug_state"]
+#[cfg_attr(feature = "interpreter", export_name = "_dl_debug_state")]
 #[inline(never)]
 pub extern "C" fn dl_debug_state() {
     // SAFETY: no instruction at all; it keeps calls of this function from being optimised away.

@@ -17,7 +17,7 @@ type TunableCallback = unsafe extern "C" fn(*const u64);
 ///
 /// # Safety
 /// `value` must be valid for writes of the tunable's type.
-#[export_name = "__tunable_get_val"]
+#[cfg_attr(feature = "interpreter", export_name = "__tunable_get_val")]
 pub unsafe extern "C" fn tunable_get_val(id: u32, value: *mut u8, callback: Option<TunableCallback>) {
     let (found, word, is_set) = {
         let process = process::enter();
@@ -42,13 +42,13 @@ pub unsafe extern "C" fn tunable_get_val(id: u32, value: *mut u8, callback: Opti
 }
 
 /// `__tunable_is_initialized`: whether the user has set a tunable.
-#[export_name = "__tunable_is_initialized"]
+#[cfg_attr(feature = "interpreter", export_name = "__tunable_is_initialized")]
 pub extern "C" fn tunable_is_initialized(id: u32) -> bool {
     process::enter().tunables.is_set(id as usize)
 }
 
 /// `_dl_find_dso_for_object`: the link map of the object that an address lies in.
-#[export_name = "_dl_find_dso_for_object"]
+#[cfg_attr(feature = "interpreter", export_name = "_dl_find_dso_for_object")]
 pub extern "C" fn dl_find_dso_for_object(address: usize) -> *mut u8 {
     let process = process::enter();
     let found = process.linker.find_by_address(Addr(address));
@@ -56,23 +56,23 @@ pub extern "C" fn dl_find_dso_for_object(address: usize) -> *mut u8 {
 }
 
 /// `_dl_audit_preinit`: there are no audit modules.
-#[export_name = "_dl_audit_preinit"]
+#[cfg_attr(feature = "interpreter", export_name = "_dl_audit_preinit")]
 pub extern "C" fn dl_audit_preinit(_map: *mut u8) {}
 
 /// `_dl_audit_symbind_alt`: libc calls it only when `_dl_naudit` is not 0, and it is.
-#[export_name = "_dl_audit_symbind_alt"]
+#[cfg_attr(feature = "interpreter", export_name = "_dl_audit_symbind_alt")]
 pub extern "C" fn dl_audit_symbind_alt(_map: *mut u8, _symbol: *const u8, _value: *mut *mut u8, _result: *mut u8) {}
 
 /// `_dl_mcount`: profiling of calls between objects, which is off.
-#[export_name = "_dl_mcount"]
+#[cfg_attr(feature = "interpreter", export_name = "_dl_mcount")]
 pub extern "C" fn dl_mcount(_from: usize, _to: usize) {}
 
 /// `__rtld_version_placeholder`: makes the version GLIBC_2.34 exist.
-#[export_name = "__rtld_version_placeholder"]
+#[cfg_attr(feature = "interpreter", export_name = "__rtld_version_placeholder")]
 pub extern "C" fn rtld_version_placeholder() {}
 
 /// `_dl_x86_get_cpu_features`
-#[export_name = "_dl_x86_get_cpu_features"]
+#[cfg_attr(feature = "interpreter", export_name = "_dl_x86_get_cpu_features")]
 pub extern "C" fn dl_x86_get_cpu_features(_max: u32) -> *const u8 {
     RTLD_GLOBAL_RO.structure().field(process::layout().rtld_global_ro.dl_x86_cpu_features).as_ptr()
 }
@@ -82,7 +82,7 @@ pub extern "C" fn dl_x86_get_cpu_features(_max: u32) -> *const u8 {
 ///
 /// # Safety
 /// `format` must be a C string.
-#[export_name = "_dl_fatal_printf"]
+#[cfg_attr(feature = "interpreter", export_name = "_dl_fatal_printf")]
 pub unsafe extern "C" fn dl_fatal_printf(format: *const c_char) -> ! {
     // SAFETY: the caller's contract.
     sys::write_all(sys::stderr(), unsafe { CStr::from_ptr(format) }.to_bytes());
@@ -104,7 +104,7 @@ pub extern "C" fn behind_the_hook() -> ! {
 }
 
 /// `_dl_rtld_di_serinfo`: dlinfo(3) comes through the dlfcn hook.
-#[export_name = "_dl_rtld_di_serinfo"]
+#[cfg_attr(feature = "interpreter", export_name = "_dl_rtld_di_serinfo")]
 pub extern "C" fn dl_rtld_di_serinfo() -> ! {
     behind_the_hook()
 }
@@ -113,7 +113,7 @@ pub extern "C" fn dl_rtld_di_serinfo() -> ! {
 ///
 /// # Safety
 /// `exception` must be valid for writes, the others null or C strings.
-#[export_name = "_dl_exception_create"]
+#[cfg_attr(feature = "interpreter", export_name = "_dl_exception_create")]
 pub unsafe extern "C" fn dl_exception_create(exception: *mut u8, object: *const c_char, message: *const c_char) {
     let fields = &process::layout().dl_exception;
     // SAFETY: the caller's contract.
@@ -142,7 +142,7 @@ pub unsafe extern "C" fn dl_exception_create(exception: *mut u8, object: *const 
 ///
 /// # Safety
 /// `pthread` must be a thread control block.
-#[export_name = "__nptl_change_stack_perm"]
+#[cfg_attr(feature = "interpreter", export_name = "__nptl_change_stack_perm")]
 pub unsafe extern "C" fn nptl_change_stack_perm(pthread: *mut u8) -> i32 {
     let layout = process::layout();
     // SAFETY: the caller's contract.

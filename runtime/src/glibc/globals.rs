@@ -133,11 +133,11 @@ pub const RTLD_GLOBAL_RO_SIZE: usize = 8192;
 pub const RO_TABLES: usize = 4096;
 
 /// `_rtld_global`
-#[export_name = "_rtld_global"]
+#[cfg_attr(feature = "interpreter", export_name = "_rtld_global")]
 pub static RTLD_GLOBAL: Block<RTLD_GLOBAL_SIZE> = Block::new();
 
 /// `_rtld_global_ro`: read-only and sealed once it is filled.
-#[export_name = "_rtld_global_ro"]
+#[cfg_attr(feature = "interpreter", export_name = "_rtld_global_ro")]
 pub static RTLD_GLOBAL_RO: Block<RTLD_GLOBAL_RO_SIZE> = Block::new();
 
 /// A variable of one word.
@@ -163,25 +163,25 @@ impl<T: Copy> Word<T> {
 }
 
 /// `__libc_stack_end`: where the kernel put argc.
-#[export_name = "__libc_stack_end"]
+#[cfg_attr(feature = "interpreter", export_name = "__libc_stack_end")]
 pub static LIBC_STACK_END: Word<usize> = Word::new(0);
 /// `_dl_argv`
-#[export_name = "_dl_argv"]
+#[cfg_attr(feature = "interpreter", export_name = "_dl_argv")]
 pub static DL_ARGV: Word<usize> = Word::new(0);
 /// `__libc_enable_secure`
-#[export_name = "__libc_enable_secure"]
+#[cfg_attr(feature = "interpreter", export_name = "__libc_enable_secure")]
 pub static LIBC_ENABLE_SECURE: Word<i32> = Word::new(0);
 /// `__rseq_offset`: distance of the registered area from the thread pointer.
-#[export_name = "__rseq_offset"]
+#[cfg_attr(feature = "interpreter", export_name = "__rseq_offset")]
 pub static RSEQ_OFFSET: Word<isize> = Word::new(0);
 /// `__rseq_size`: 0 when nothing is registered.
-#[export_name = "__rseq_size"]
+#[cfg_attr(feature = "interpreter", export_name = "__rseq_size")]
 pub static RSEQ_SIZE: Word<u32> = Word::new(0);
 /// `__rseq_flags`
-#[export_name = "__rseq_flags"]
+#[cfg_attr(feature = "interpreter", export_name = "__rseq_flags")]
 pub static RSEQ_FLAGS: Word<u32> = Word::new(0);
 /// `__nptl_initial_report_events`, which libthread_db sets through ptrace.
-#[export_name = "__nptl_initial_report_events"]
+#[cfg_attr(feature = "interpreter", export_name = "__nptl_initial_report_events")]
 pub static NPTL_INITIAL_REPORT_EVENTS: Word<u8> = Word::new(0);
 
 /// `_r_debug`, the rendezvous with debuggers.
@@ -192,7 +192,7 @@ pub struct RDebugBlock(UnsafeCell<[u8; 48]>);
 unsafe impl Sync for RDebugBlock {}
 
 /// `_r_debug`
-#[export_name = "_r_debug"]
+#[cfg_attr(feature = "interpreter", export_name = "_r_debug")]
 pub static R_DEBUG: RDebugBlock = RDebugBlock(UnsafeCell::new([0; 48]));
 
 impl RDebugBlock {

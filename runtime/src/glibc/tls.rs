@@ -239,7 +239,7 @@ pub unsafe fn initialise_static_block(tcb: Addr, segment: &TlsSegment, offset: u
 /// # Safety
 /// `index` must name a module of a loaded object.
 #[unsafe(naked)]
-#[export_name = "__tls_get_addr"]
+#[cfg_attr(feature = "interpreter", export_name = "__tls_get_addr")]
 pub unsafe extern "C" fn tls_get_addr(index: *const TlsIndex) -> *mut u8 {
     naked_asm!(
         "mov rax, fs:[8]",
@@ -380,7 +380,7 @@ fn allocate_block(segment: &TlsSegment) -> (*mut u8, *mut u8) {
 ///
 /// # Safety
 /// `tcb` must be a thread control block with the static TLS size below it.
-#[export_name = "_dl_allocate_tls"]
+#[cfg_attr(feature = "interpreter", export_name = "_dl_allocate_tls")]
 pub unsafe extern "C" fn dl_allocate_tls(tcb: *mut u8) -> *mut u8 {
     if tcb.is_null() {
         return tcb;
@@ -402,7 +402,7 @@ pub unsafe extern "C" fn dl_allocate_tls(tcb: *mut u8) -> *mut u8 {
 ///
 /// # Safety
 /// As for [`dl_allocate_tls`]; the thread must have a DTV.
-#[export_name = "_dl_allocate_tls_init"]
+#[cfg_attr(feature = "interpreter", export_name = "_dl_allocate_tls_init")]
 pub unsafe extern "C" fn dl_allocate_tls_init(tcb: *mut u8, _flag: bool) -> *mut u8 {
     if !tcb.is_null() {
         // SAFETY: the caller's contract.
@@ -415,7 +415,7 @@ pub unsafe extern "C" fn dl_allocate_tls_init(tcb: *mut u8, _flag: bool) -> *mut
 ///
 /// # Safety
 /// `tcb` must be a thread that has ended and has a DTV.
-#[export_name = "_dl_deallocate_tls"]
+#[cfg_attr(feature = "interpreter", export_name = "_dl_deallocate_tls")]
 pub unsafe extern "C" fn dl_deallocate_tls(tcb: *mut u8, _free_tcb: bool) {
     crate::services::error::forget_thread(Addr(tcb as usize));
     let dtv = dtv_of(Addr(tcb as usize));
@@ -435,7 +435,7 @@ pub unsafe extern "C" fn dl_deallocate_tls(tcb: *mut u8, _free_tcb: bool) {
 ///
 /// # Safety
 /// Both pointers must be valid for writes.
-#[export_name = "_dl_get_tls_static_info"]
+#[cfg_attr(feature = "interpreter", export_name = "_dl_get_tls_static_info")]
 pub unsafe extern "C" fn dl_get_tls_static_info(size: *mut usize, align: *mut usize) {
     // SAFETY: the caller's contract.
     unsafe {
