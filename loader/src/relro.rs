@@ -31,7 +31,7 @@ pub fn pages(headers: &[ProgramHeader]) -> Result<Option<RelroPages>, Reason> {
         let Some(load_end) = h.p_vaddr.checked_add(h.p_memsz).and_then(|e| VAddr(e).page_ceil()) else {
             return false;
         };
-        h.p_type == PT_LOAD && h.p_vaddr <= relro.p_vaddr && end <= load_end.0
+        h.p_type == PT_LOAD && h.p_memsz > 0 && h.p_vaddr <= relro.p_vaddr && end <= load_end.0
     };
     let segment = headers.iter().find(covers).ok_or_else(bad)?;
     if segment.p_flags & PF_W == 0 {
@@ -66,6 +66,12 @@ mod tests {
             header(PT_GNU_RELRO, 4, 0x4000, 0x1000),
         ];
         assert_eq!(pages(&headers), Ok(Some(VAddr(0x4000)..VAddr(0x5000))));
+    }
+
+    #[test]
+    fn a_segment_without_memory_holds_nothing() {
+        let headers = [header(PT_LOAD, 6, 0x3db8, 0), header(PT_GNU_RELRO, 4, 0x3db8, 0x248)];
+        assert!(pages(&headers).is_err());
     }
 
     #[test]
