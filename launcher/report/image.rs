@@ -180,16 +180,16 @@ mod tests {
     #[test]
     fn parts() {
         let load = |pages: Range<u64>, file_end, write, execute| Load { pages, file_end, offset: 0, write, execute };
-        let image = Image {
+        let mut image = Image {
             loads: vec![
                 load(0..0x1000, 0x1000, false, false),
                 load(0x1000..0x3000, 0x3000, false, true),
                 load(0x5000..0x9000, 0x7000, true, false),
             ],
             relro: 0x5000..0x6000,
-            mutable: Vec::from([0x8000..0x9000]),
             ..Image::default()
         };
+        image.mutable.push(0x8000..0x9000);
         let parts: Vec<Kind> = (0..10).map(|page| image.part(page * PAGE)).collect();
         use Kind::*;
         assert_eq!(parts, [Rodata, Text, Text, Gap, Gap, Relro, Data, Bss, Mutable, Gap]);

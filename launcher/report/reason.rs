@@ -106,14 +106,12 @@ impl Evidence<'_> {
     /// Why a region of this kind is not sealed.
     pub fn why_not(&self, kind: Kind, owner: Option<Owner>) -> String {
         match kind {
-            Kind::Vsyscall => return "the kernel's own page: no mapping of the process, can't be sealed".into(),
-            Kind::Heap => return "heap: never sealed".into(),
-            Kind::Stack => return "stack: never sealed".into(),
+            Kind::Vsyscall => return "can't be sealed: the kernel's own page".into(),
+            Kind::Heap => return "never sealed".into(),
+            Kind::Stack => return "never sealed".into(),
             Kind::MappedFile => return "not loaded by the loader".into(),
             Kind::Mutable => return "PT_GNU_MUTABLE: the object asks for it to stay open".into(),
-            Kind::Anonymous => {
-                return "no part of an object: thread stacks, TLS and malloc's memory are never sealed".into()
-            }
+            Kind::Anonymous => return "no part of an object: stacks, TLS, malloc's memory".into(),
             _ => {}
         }
         if !self.kernel.mseal {
@@ -127,7 +125,7 @@ impl Evidence<'_> {
         }
         match (kind, owner) {
             (Kind::Vdso | Kind::Vvar, _) if !self.settings.tunables().vdso => "ldseal.vdso=0".into(),
-            (Kind::Vdso | Kind::Vvar, _) => "the kernel refused".into(),
+            (Kind::Vdso | Kind::Vvar, _) => "best effort: the kernel refused, or was not asked".into(),
             (_, Some(owner)) if owner.any_sealed && matches!(kind, Kind::Data | Kind::Bss) => self.data(),
             (_, Some(owner)) if owner.any_sealed => "the rest of the object is sealed: mseal was refused here".into(),
             (_, Some(owner)) if owner.at_start => self.unsealed_at_start(),

@@ -29,7 +29,7 @@ pub fn tables(report: &Report) -> String {
         let _ = writeln!(text, "{}\n", table(group.regions.iter().map(row)));
     }
     if !files.is_empty() {
-        let _ = writeln!(text, "Files that the program has mapped itself");
+        let _ = writeln!(text, "Mapped files that are no objects");
         let rows = files.iter().flat_map(|group| group.regions.iter().map(|region| file_row(group, region)));
         let _ = writeln!(text, "{}\n", table(rows));
     }

@@ -221,13 +221,13 @@ pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) {
 /// The standard error stream.
 pub fn stderr() -> BorrowedFd<'static> {
     // SAFETY: descriptor 2 is only borrowed; if it is closed, writes to it fail with EBADF, which is ignored.
-    unsafe { rustix::stdio::stderr() }
+    unsafe { BorrowedFd::borrow_raw(2) }
 }
 
 /// The standard output stream.
 pub fn stdout() -> BorrowedFd<'static> {
     // SAFETY: as for `stderr`.
-    unsafe { rustix::stdio::stdout() }
+    unsafe { BorrowedFd::borrow_raw(1) }
 }
 
 /// Maps `len` bytes of `fd` from `offset`, privately.

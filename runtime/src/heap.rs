@@ -180,7 +180,7 @@ mod tests {
             let layout = Layout::from_size_align(size, 16).expect("valid");
             // SAFETY: the layout is not empty.
             let p = unsafe { heap.alloc(layout) };
-            assert!(!p.is_null() && p as usize % 16 == 0);
+            assert!(!p.is_null() && (p as usize).is_multiple_of(16));
             // SAFETY: the block is `size` bytes long.
             unsafe { core::ptr::write_bytes(p, 0xa5, size) };
             blocks.push((p as usize, size, layout));

@@ -60,7 +60,7 @@ pub fn fill_read_only(layout: &Layout, stack: &InitialStack, cpu: &CpuFeatures, 
         fields.dl_minsigstacksize,
         cpu.min_signal_stack(aux(AuxKey::MinSignalStack, 0) as u64).max(MIN_SIGNAL_STACK as u64),
     );
-    let platform = cpu.platform().map(|p| platform_text(p)).or(stack.aux(AuxKey::Platform));
+    let platform = cpu.platform().map(platform_text).or(stack.aux(AuxKey::Platform));
     if let Some(platform) = platform {
         ro.put_u64(fields.dl_platform, platform as u64);
     }

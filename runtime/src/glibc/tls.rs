@@ -60,7 +60,7 @@ static INITIAL_DTV: AtomicU64 = AtomicU64::new(0);
 static STATIC_SIZE: AtomicU64 = AtomicU64::new(0);
 static STATIC_ALIGN: AtomicU64 = AtomicU64::new(64);
 
-fn modules<'l>(_lock: &'l mut TlsLock) -> &'l mut Vec<Module> {
+fn modules(_lock: &mut TlsLock) -> &mut Vec<Module> {
     // SAFETY: the lock guards the vector, and the borrow of it is exclusive.
     unsafe { &mut *MODULES.0.get() }
 }
