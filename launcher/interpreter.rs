@@ -12,7 +12,7 @@
 use crate::run::Start;
 use crate::sys;
 use loader::seal::tunables::SealLevel;
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -26,7 +26,7 @@ pub const NAME: &str = "ld-seal.so";
 /// The interpreter, byte for byte.
 pub const IMAGE: &[u8] = include_bytes!(env!("LDSEAL_IMAGE"));
 
-/// The command line of the interpreter for a program: the level travels as an option, so the environment stays as it is.
+/// The command line of the interpreter for a program, its own name first: the level travels as an option, so the environment stays as it is.
 /// `--launched` is a word between launcher and interpreter: "set comm and /proc/self/cmdline as a direct start would";
 /// `--execfn` goes with it and names the file that the process is named after, when that is a script.
 pub fn arguments(start: &Start, level: Option<SealLevel>) -> Vec<OsString> {
@@ -50,18 +50,16 @@ pub fn arguments(start: &Start, level: Option<SealLevel>) -> Vec<OsString> {
 
 /// Replaces this process by the interpreter; returns only when no way works, with the reasons.
 pub fn execute(arguments: &[OsString]) -> String {
-    let mut argv = Vec::new();
-    for argument in arguments {
-        match CString::new(argument.as_bytes()) {
-            Ok(argument) => argv.push(argument),
-            Err(error) => return error.to_string(),
-        }
-    }
+    let mut argv = match arguments.iter().map(c_string).collect::<io::Result<Vec<CString>>>() {
+        Ok(argv) => argv,
+        Err(error) => return error.to_string(),
+    };
     let mut reasons = Vec::new();
     for (way, open) in WAYS {
         let error = match open() {
-            Ok(image) => {
+            Ok((image, name)) => {
                 log::debug!("executing the interpreter from {way}");
+                argv[0] = name;
                 sys::execute(&image, &argv)
             }
             Err(error) => error,
@@ -72,19 +70,22 @@ pub fn execute(arguments: &[OsString]) -> String {
     reasons.join("; ")
 }
 
-/// Opens a file that holds the interpreter.
-type Way = fn() -> io::Result<OwnedFd>;
+/// Opens a file that holds the interpreter; with it the name by which a debugger can find that file.
+type Way = fn() -> io::Result<(OwnedFd, CString)>;
 
 /// The ways to the interpreter, best first.
 const WAYS: [(&str, Way); 3] =
     [("the file beside ldseal", beside), ("memory", in_memory), ("the user's cache", cached)];
 
 /// The file beside this command, when it holds the image.
-fn beside() -> io::Result<OwnedFd> {
+fn beside() -> io::Result<(OwnedFd, CString)> {
     let path = fs::read_link("/proc/self/exe")?.with_file_name(NAME);
-    let file = fs::File::open(path)?;
+    let file = fs::File::open(&path)?;
     let same = file.metadata()?.len() == IMAGE.len() as u64 && same_build(&file)?;
-    same.then(|| file.into()).ok_or_else(|| io::Error::other("it is another build"))
+    if !same {
+        return Err(io::Error::other("it is another build"));
+    }
+    Ok((file.into(), c_string(path)?))
 }
 
 /// Whether a file has the image's first page: file header, program headers and build ID, which is a hash of the rest.
@@ -96,7 +97,7 @@ fn same_build(file: &fs::File) -> io::Result<bool> {
 }
 
 /// An anonymous file that nobody can write to any more.
-fn in_memory() -> io::Result<OwnedFd> {
+fn in_memory() -> io::Result<(OwnedFd, CString)> {
     use rustix::fs::{MemfdFlags, SealFlags};
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let image = match rustix::fs::memfd_create(NAME, flags | MemfdFlags::EXEC) {
@@ -107,11 +108,11 @@ fn in_memory() -> io::Result<OwnedFd> {
     let mut file = fs::File::from(image);
     file.write_all(IMAGE)?;
     rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
-    Ok(file.into())
+    Ok((file.into(), c_string(NAME)?))
 }
 
 /// A file in the user's cache, written when it is not there.
-fn cached() -> io::Result<OwnedFd> {
+fn cached() -> io::Result<(OwnedFd, CString)> {
     let directory = cache_directory().ok_or_else(|| io::Error::other("neither XDG_CACHE_HOME nor HOME is set"))?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
     let metadata = fs::metadata(&directory)?;
@@ -126,7 +127,11 @@ fn cached() -> io::Result<OwnedFd> {
         drop(file);
         fs::rename(&new, &path)?;
     }
-    Ok(fs::File::open(path)?.into())
+    Ok((fs::File::open(&path)?.into(), c_string(path)?))
+}
+
+fn c_string(text: impl AsRef<OsStr>) -> io::Result<CString> {
+    Ok(CString::new(text.as_ref().as_bytes())?)
 }
 
 fn cache_directory() -> Option<PathBuf> {
