@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 /// The first requirement of `case` that is not met here: a word of its `needs`, or a compiler.
 pub fn missing(case: &Case) -> Option<String> {
@@ -37,6 +38,16 @@ pub fn find_command(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     let executable = |p: &PathBuf| p.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
     env::split_paths(&path).map(|folder| folder.join(name)).find(executable)
+}
+
+/// The options of unshare(1) that give a namespace here in which something can be mounted: as root, or in a user namespace.
+pub fn mount_namespace() -> Option<&'static [&'static str]> {
+    static OPTIONS: OnceLock<Option<&[&str]>> = OnceLock::new();
+    *OPTIONS.get_or_init(|| {
+        let possible =
+            |options: &[&str]| succeeds(&[&["unshare"], options, &["mount", "--bind", "/", "/mnt"]].concat());
+        [&["-m"] as &[&str], &["-r", "-m"]].into_iter().find(|options| possible(options))
+    })
 }
 
 fn succeeds(words: &[&str]) -> bool {

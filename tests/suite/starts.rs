@@ -202,7 +202,7 @@ fn session(loader: &Loader, level: Level) -> Checked {
     if let Some(ignored) = missing(loader, Way::Interp, &["unshare", "mount"]) {
         return Ok(ignored);
     }
-    let Some(namespace) = namespace() else {
+    let Some(namespace) = requirement::mount_namespace() else {
         return Ok(Completion::ignored_with("neither root nor a user namespace: nothing can be mounted"));
     };
     let folder = suite::scratch(&cache(), &format!("session-{}", level.0))?;
@@ -230,16 +230,6 @@ fn session(loader: &Loader, level: Level) -> Checked {
         Some(difference) => Err(difference.into()),
         None => Ok(Completion::Completed),
     }
-}
-
-/// The options of unshare(1) that give a mount namespace here.
-fn namespace() -> Option<&'static [&'static str]> {
-    let possible = |options: &[&str]| {
-        let command =
-            |program: &str| Command::new(program).args(options).args(["mount", "--bind", "/", "/mnt"]).output();
-        command("unshare").is_ok_and(|o| o.status.success())
-    };
-    [&["-m"] as &[&str], &["-r", "-m"]].into_iter().find(|options| possible(options))
 }
 
 /// Mounts the interpreter `$1` over the loader `$2` and becomes a shell that was started by it.

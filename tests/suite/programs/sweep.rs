@@ -2,9 +2,9 @@
 
 use crate::cache;
 use conformance::compare::{difference, Normaliser};
-use conformance::loader::Start;
+use conformance::loader::{Start, SYSTEM};
 use conformance::process::{Ending, Outcome};
-use conformance::{suite, Level, Loader, Way};
+use conformance::{interp, requirement, suite, Level, Loader, Way};
 use libtest_mimic::{Completion, Failed, Trial};
 use std::fs::{self, File};
 use std::io::Read;
@@ -71,10 +71,19 @@ fn check(program: &Path, loader: &Loader) -> Result<Completion, Failed> {
         }
         let got = normaliser().apply(&start("tested")?.tested(loader, Way::Run, Level(1))?);
         let Some(difference) = difference(&expected, &got) else { continue };
-        if says_the_same(&expected, &start("reference")?)? {
+        if !says_the_same(&expected, &start("reference")?)? {
+            nondeterministic.push(option);
+        } else if !finds_itself(program, &start("itself")?, &got)? {
             return Err(format!("{option}:\n{difference}").into());
+        } else {
+            match as_interpreter(program, start("reference")?, loader)? {
+                Ok(None) => {}
+                Ok(Some(difference)) => {
+                    return Err(format!("{option} with the interpreter replaced:\n{difference}").into())
+                }
+                Err(reason) => return Ok(Completion::ignored_with(format!("goes by /proc/self/exe, and {reason}"))),
+            }
         }
-        nondeterministic.push(option);
     }
     match nondeterministic.is_empty() {
         true => Ok(Completion::Completed),
@@ -98,6 +107,38 @@ fn says_the_same(expected: &Outcome, start: &Start) -> std::io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Whether the program goes by /proc/self/exe, the one thing that a launcher cannot give it: then it is at the same loss
+/// when the system's loader is named in front of it. A copy of that loader, since some programs look for `/lib/` in the path.
+fn finds_itself(program: &Path, start: &Start, got: &Outcome) -> std::io::Result<bool> {
+    let loader = start.directory.join("ld.so");
+    interp::replaced_copy(Path::new(SYSTEM), &loader, Path::new(""))?;
+    let mut start = Start { program: loader, ..start.clone() };
+    start.args.insert(0, fs::canonicalize(program)?.to_string_lossy().into_owned());
+    Ok(difference(&reference(&start)?, got).is_none())
+}
+
+/// The program in its own place with the interpreter under test in its PT_INTERP: the copy is mounted over it in a namespace.
+/// What differs; or, as the inner error, why that can't be tried here.
+fn as_interpreter(program: &Path, start: Start, loader: &Loader) -> Result<Result<Option<String>, String>, Failed> {
+    let Some(namespace) = requirement::mount_namespace() else {
+        return Ok(Err("nothing can be mounted here".into()));
+    };
+    let original = fs::canonicalize(program)?;
+    let copy = start.directory.join("replaced");
+    interp::replaced_copy(&original, &copy, &loader.interpreter)?;
+    let mounted = |file: &Path| {
+        let mut start = start.clone();
+        let script = r#"mount --bind "$0" "$1" && shift && exec "$@""#;
+        let words = [&["unshare"], namespace, &["sh", "-c", script]].concat();
+        start.wrapper = words.into_iter().map(String::from).collect();
+        start.wrapper.extend([file, &original].map(|p| p.to_string_lossy().into_owned()));
+        start
+    };
+    let expected = normaliser().apply(&mounted(&original).reference(Way::Interp, Level(1))?);
+    let got = normaliser().apply(&mounted(&copy).tested(loader, Way::Interp, Level(1))?);
+    Ok(Ok(difference(&expected, &got)))
 }
 
 /// Why a program is not tried: it is dangerous, or it is one that the launcher refuses.
