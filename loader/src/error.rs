@@ -51,6 +51,13 @@ pub enum Reason {
         /// The object that needs a version.
         required_by: Vec<u8>,
     },
+    /// A record of the version tables in a format that is not known.
+    RecordVersion {
+        /// The format's number.
+        version: u16,
+        /// Which record.
+        record: &'static str,
+    },
     /// A relocation of a type that can't appear in a dynamic object.
     RelocationType(u32),
     /// The value of a symbol does not fit the relocated field.
@@ -137,6 +144,7 @@ impl fmt::Display for Reason {
             Reason::NoVersions { required_by } => {
                 write!(f, "no version information available (required by {})", Lossy(required_by))
             }
+            Reason::RecordVersion { version, record } => write!(f, "unsupported version {version} of {record} record"),
             Reason::RelocationType(kind) => write!(f, "unexpected reloc type {kind:#04x}"),
             Reason::Overflow { symbol, relocation } => {
                 write!(f, "Symbol `{}' causes overflow in {relocation} relocation", Lossy(symbol))

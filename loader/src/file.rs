@@ -10,6 +10,7 @@ use crate::sys::{self, FileStatus};
 use alloc::ffi::CString;
 use alloc::vec;
 use alloc::vec::Vec;
+use goblin::elf64::dynamic::DF_1_PIE;
 use goblin::elf64::header::ET_EXEC;
 use goblin::elf64::program_header::PT_DYNAMIC;
 use rustix::fd::{AsFd, OwnedFd};
@@ -116,22 +117,27 @@ fn read_headers(
 ///
 /// # Errors
 /// What can't be mapped or parsed; nothing stays mapped then.
-pub fn load(opened: Opened, kind: Kind) -> Result<Object, LoadError> {
+///
+/// `asked` is the name by which complaints call the file.
+pub fn load(opened: Opened, kind: Kind, asked: &[u8]) -> Result<Object, LoadError> {
     let Opened { path, fd, status, header, headers } = opened;
-    let complain = |reason| LoadError::new(path.to_bytes(), reason);
+    let complain = |reason| LoadError::new(asked, reason);
     if kind == Kind::Library && header.e_type == ET_EXEC {
         return Err(complain(Reason::Fault("cannot dynamically load executable")));
     }
-    if kind == Kind::Library && header::find(&headers, PT_DYNAMIC).is_none() {
+    let plan = plan::plan(header.e_type, &headers, status.size).map_err(complain)?;
+    if header::find(&headers, PT_DYNAMIC).is_none() {
         return Err(complain(Reason::Fault("object file has no dynamic section")));
     }
-    let plan = plan::plan(header.e_type, &headers, status.size).map_err(complain)?;
     let mapped = apply::map_image(fd.as_fd(), &plan)
-        .map_err(|errno| LoadError::system(path.to_bytes(), "failed to map segment from shared object", errno))?;
+        .map_err(|errno| LoadError::system(asked, "failed to map segment from shared object", errno))?;
     let image =
         adopt(&headers, mapped.bias).ok_or_else(|| complain(Reason::Fault("object file has no loadable segments")))?;
     let origin = Origin { name: path.clone(), kind, file: Some(status.id), entry: crate::addr::VAddr(header.entry) };
     let object = Object::parse(origin, headers, image)?;
+    if kind == Kind::Library && object.dynamic.has_flag_1(DF_1_PIE) {
+        return Err(complain(Reason::Fault("cannot dynamically load position-independent executable")));
+    }
     mapped.keep();
     Ok(object)
 }

@@ -1,6 +1,7 @@
 //! All that is loaded, and transactions on it.
 
 use crate::addr::Addr;
+use crate::elf::version::Need;
 use crate::error::{LoadError, Lossy, Reason};
 use crate::file::{self, Opened};
 use crate::lookup::UniqueSymbols;
@@ -126,7 +127,7 @@ impl Linker {
             self.objects[id].add_alias(name);
             return Ok(id);
         }
-        let mut object = file::load(opened, Kind::Library)?;
+        let mut object = file::load(opened, Kind::Library, name)?;
         object.origin = finder::origin_of(object.name.to_bytes());
         object.loader = asker;
         object.add_alias(name);
@@ -195,6 +196,14 @@ impl Linker {
     pub fn missing_versions(&self, id: ObjectId) -> Vec<LoadError> {
         let object = &self.objects[id];
         let mut missing = Vec::new();
+        let names_relr = |n: &Need<'_>| n.versions.iter().any(|v| v.version.name == b"GLIBC_ABI_DT_RELR");
+        if object.dynamic.relr.is_some()
+            && !object.versions.needs.iter().any(names_relr)
+            && object.kind != Kind::Interpreter
+        {
+            let what = "DT_RELR without GLIBC_ABI_DT_RELR dependency";
+            missing.push(LoadError::fault(object.display_name(), what));
+        }
         for need in &object.versions.needs {
             let Some(definer) = self.find_by_name(object.namespace, need.file).map(|id| &self.objects[id]) else {
                 continue;

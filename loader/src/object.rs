@@ -148,7 +148,11 @@ impl Object {
             Some(h) => {
                 let outside = || complain(Reason::Malformed { what: "PT_DYNAMIC outside its segment", at: h.p_vaddr });
                 let bytes = view.bytes(VAddr(h.p_vaddr), h.p_memsz).ok_or_else(outside)?;
-                (dynamic::parse(bytes, VAddr(h.p_vaddr)).map_err(complain)?, VAddr(h.p_vaddr))
+                let dynamic = dynamic::parse(bytes, VAddr(h.p_vaddr)).map_err(complain)?;
+                if h.p_vaddr % 8 != 0 || dynamic.strings.is_none() || dynamic.symbols.is_none() {
+                    return Err(complain(Reason::Fault("object file has no dynamic section")));
+                }
+                (dynamic, VAddr(h.p_vaddr))
             }
         };
         let symbols = Symbols::parse(&view, &dynamic).map_err(complain)?;
@@ -219,6 +223,20 @@ impl Object {
     pub fn eh_frame_header(&self) -> Option<Addr> {
         let h = header::find(&self.headers, PT_GNU_EH_FRAME)?;
         Some(self.image.bias.run_time(VAddr(h.p_vaddr)))
+    }
+
+    /// Checks that the constructors and destructors lie where they may.
+    pub fn check_functions(&self) -> Result<(), LoadError> {
+        for array in [self.dynamic.preinit_array, self.dynamic.init_array, self.dynamic.fini_array] {
+            self.function_array(array)?;
+        }
+        for at in [self.dynamic.init, self.dynamic.fini].into_iter().flatten() {
+            if self.image.segment(at, 1).is_none_or(|s| !s.prot.exec) {
+                let what = "DT_INIT or DT_FINI outside the code of the object";
+                return Err(LoadError::new(self.display_name(), Reason::Malformed { what, at: at.0 }));
+            }
+        }
+        Ok(())
     }
 
     /// The run-time addresses of the functions in an array of the dynamic section (`DT_INIT_ARRAY` and its kin). The array must lie in

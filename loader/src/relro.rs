@@ -8,7 +8,7 @@ use crate::addr::VAddr;
 use crate::elf::header::ProgramHeader;
 use crate::error::Reason;
 use core::ops::Range;
-use goblin::elf64::program_header::{PF_W, PT_GNU_RELRO, PT_LOAD};
+use goblin::elf64::program_header::{PF_W, PF_X, PT_GNU_RELRO, PT_LOAD};
 
 /// Whole pages, in link-time addresses, that are read-only once the object is relocated.
 pub type RelroPages = Range<VAddr>;
@@ -34,6 +34,9 @@ pub fn pages(headers: &[ProgramHeader]) -> Result<Option<RelroPages>, Reason> {
         h.p_type == PT_LOAD && h.p_memsz > 0 && h.p_vaddr <= relro.p_vaddr && end <= load_end.0
     };
     let segment = headers.iter().find(covers).ok_or_else(bad)?;
+    if segment.p_flags & PF_X != 0 && segment.p_flags & PF_W == 0 {
+        return Err(bad());
+    }
     if segment.p_flags & PF_W == 0 {
         // Nothing to take away.
         return Ok(None);

@@ -294,6 +294,14 @@ pub fn mseal(range: Range<Addr>) -> Result<()> {
     check(unsafe { raw(NR_MSEAL, [range.start.0, range.end.0 - range.start.0, 0, 0, 0]) }).map(drop)
 }
 
+/// Whether a page belongs to a mapping of device or kernel pages, such as `[vvar]`. Asked by a hint that has no effect and that only such
+/// mappings refuse.
+pub fn is_kernel_page(page: Addr) -> bool {
+    // SAFETY: MADV_COLD changes no contents.
+    let hint = unsafe { rustix::mm::madvise(page.as_mut_ptr(), 4096, rustix::mm::Advice::LinuxCold) };
+    hint == Err(Errno::INVAL)
+}
+
 /// Asks the kernel to clear a range in the children of a fork (`MADV_WIPEONFORK`).
 pub fn wipe_on_fork(range: Range<Addr>) -> Result<()> {
     // SAFETY: in this process nothing changes.
@@ -366,6 +374,43 @@ pub fn gettid() -> u32 {
 pub fn getpid() -> u32 {
     // SAFETY: getpid (39) has no arguments and cannot fail.
     unsafe { raw(39, [0; 5]) as u32 }
+}
+
+/// What `PR_SET_MM_MAP` sets: `struct prctl_mm_map` of `linux/prctl.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+#[allow(missing_docs)]
+pub struct MemoryMap {
+    pub start_code: u64,
+    pub end_code: u64,
+    pub start_data: u64,
+    pub end_data: u64,
+    pub start_brk: u64,
+    pub brk: u64,
+    pub start_stack: u64,
+    pub arg_start: u64,
+    pub arg_end: u64,
+    pub env_start: u64,
+    pub env_end: u64,
+    pub auxv: u64,
+    pub auxv_size: u32,
+    pub exe_fd: u32,
+}
+
+/// Tells the kernel what it is to show of the process in `/proc` (`PR_SET_MM_MAP`, which needs no privilege but a kernel that is built for
+/// checkpoint and restore).
+pub fn set_memory_map(map: &MemoryMap) -> Result<()> {
+    const PR_SET_MM: usize = 35;
+    const PR_SET_MM_MAP: usize = 14;
+    let size = core::mem::size_of::<MemoryMap>();
+    // SAFETY: the kernel reads the structure; what it sets changes no memory.
+    check(unsafe { raw(NR_PRCTL, [PR_SET_MM, PR_SET_MM_MAP, core::ptr::from_ref(map) as usize, size, 0]) }).map(drop)
+}
+
+/// The program break.
+pub fn program_break() -> u64 {
+    // SAFETY: brk(0) changes nothing.
+    unsafe { raw(12, [0; 5]) as u64 }
 }
 
 /// Replaces the process image; returns only on failure.

@@ -86,6 +86,30 @@ impl Heap {
     }
 }
 
+/// The interpreter's heap.
+pub static HEAP: Heap = Heap::new();
+
+/// The interpreter's allocator: [`HEAP`].
+pub struct Allocator;
+
+// SAFETY: as for `Heap`.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's contract.
+        unsafe { HEAP.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's contract.
+        unsafe { HEAP.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller's contract.
+        unsafe { HEAP.realloc(block, layout, size) }
+    }
+}
+
 fn class_of(layout: &Layout) -> u32 {
     let size = layout.size().max(layout.align()).max(1);
     (usize::BITS - (size - 1).leading_zeros()).max(SMALLEST)

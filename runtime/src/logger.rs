@@ -3,7 +3,8 @@
 //! The categories of `LD_DEBUG` are log targets. Lines begin with the process id, as those of glibc's ld.so.
 
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
+use loader::error::Lossy;
 use loader::sys;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::fd::BorrowedFd;
@@ -26,6 +27,7 @@ const OWN: usize = 8;
 
 static ENABLED: AtomicU32 = AtomicU32::new(0);
 static OUTPUT: AtomicI32 = AtomicI32::new(2);
+static PROGRAM: AtomicPtr<*mut u8> = AtomicPtr::new(core::ptr::null_mut());
 
 struct Logger;
 
@@ -41,7 +43,10 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        if record.level() <= Level::Warn {
+        if record.level() == Level::Warn {
+            // As glibc's messages about a program that goes on.
+            line(format_args!("{}: {}", Lossy(program_name()), record.args()));
+        } else if record.level() == Level::Error {
             line(format_args!("ld-seal.so: {}", record.args()));
         } else {
             debug_line(*record.args());
@@ -86,6 +91,22 @@ fn help() -> ! {
     );
     out.flush();
     sys::exit(0)
+}
+
+fn program_name() -> &'static [u8] {
+    // SAFETY: null, or the argument array, which ends with a null pointer.
+    unsafe {
+        let argv: *const *const core::ffi::c_char = PROGRAM.load(Ordering::Relaxed).cast();
+        if argv.is_null() || (*argv).is_null() {
+            return b"ld-seal.so";
+        }
+        core::ffi::CStr::from_ptr(*argv).to_bytes()
+    }
+}
+
+/// Says where the program's arguments are, for messages that begin with its name.
+pub fn set_arguments(argv: *mut *mut u8) {
+    PROGRAM.store(argv, Ordering::Relaxed);
 }
 
 /// Sends debug output to a descriptor (`LD_DEBUG_OUTPUT`).

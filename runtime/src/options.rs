@@ -23,7 +23,7 @@ pub struct Options {
     pub hwcaps_mask: Option<&'static [u8]>,
     /// `--seal`: overrides `glibc.rtld.seal`.
     pub seal: Option<SealLevel>,
-    /// `--launched`: started by `ldseal run`, so that everything is to look like a direct start of the program.
+    /// `--launched`, as the first option: started by `ldseal run`, so that everything is to look like a direct start of the program.
     pub launched: bool,
     /// `--execfn`: the file that the process is named after (AT_EXECFN, comm) when it is not the program: a script.
     pub execfn: Option<&'static CStr>,

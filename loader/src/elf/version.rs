@@ -101,8 +101,9 @@ impl<'a> Versions<'a> {
         let table = view.tail(at).ok_or_else(bad)?;
         let mut need_at = 0usize;
         for _ in 0..count {
-            if u16_at(table, need_at).ok_or_else(bad)? != 1 {
-                return Err(Reason::Fault("unsupported version of Verneed record"));
+            let record = u16_at(table, need_at).ok_or_else(bad)?;
+            if record != 1 {
+                return Err(Reason::RecordVersion { version: record, record: "Verneed" });
             }
             let aux_count = u16_at(table, need_at + 2).ok_or_else(bad)?;
             let file = u32_at(table, need_at + 4).and_then(|o| symbols.string(u64::from(o))).ok_or_else(bad)?;
@@ -141,8 +142,9 @@ impl<'a> Versions<'a> {
         let table = view.tail(at).ok_or_else(bad)?;
         let mut def_at = 0usize;
         for _ in 0..count {
-            if u16_at(table, def_at).ok_or_else(bad)? != 1 {
-                return Err(Reason::Fault("unsupported version of Verdef record"));
+            let record = u16_at(table, def_at).ok_or_else(bad)?;
+            if record != 1 {
+                return Err(Reason::RecordVersion { version: record, record: "Verdef" });
             }
             let flags = u16_at(table, def_at + 2).ok_or_else(bad)?;
             let index = u16_at(table, def_at + 4).ok_or_else(bad)?;

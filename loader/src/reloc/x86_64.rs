@@ -171,6 +171,9 @@ impl Pass<'_, '_, '_> {
     fn records(&self, table: Table) -> Result<&'static [Rela], LoadError> {
         let bad = || self.malformed("relocation table outside the object", table.at.0);
         let bytes = self.image.view().bytes(table.at, table.size).ok_or_else(bad)?;
+        if bytes.len() % core::mem::size_of::<Rela>() != 0 {
+            return Err(self.malformed("relocation table with a partial entry", table.at.0));
+        }
         plain::slice_from_bytes(bytes).map_err(|_| bad())
     }
 
@@ -301,7 +304,7 @@ impl Pass<'_, '_, '_> {
         if !fits {
             let name = self.object.symbols.get(symbol_index(rela)).map_or(&b""[..], |s| self.object.symbols.name(s));
             let reason = Reason::Overflow { symbol: name.to_vec(), relocation };
-            log::error!("{}: {reason}", Lossy(self.name));
+            log::warn!("{reason}");
         }
         self.image.write_u32(VAddr(rela.r_offset), value as u32).ok_or_else(|| self.outside(rela.r_offset))
     }
@@ -405,8 +408,7 @@ impl Pass<'_, '_, '_> {
         let size = original.st_size.min(reference.st_size);
         if original.st_size > reference.st_size {
             log::warn!(
-                "{}: Symbol `{}' has different size in shared object, consider re-linking",
-                Lossy(self.name),
+                "Symbol `{}' has different size in shared object, consider re-linking",
                 Lossy(self.object.symbols.name(reference))
             );
         }

@@ -4,3 +4,4 @@ pub mod apply;
 pub mod glob;
 pub mod plan;
 pub mod tunables;
+pub mod vvar;

@@ -1,6 +1,6 @@
 //! Finds and opens the file that a name means, for the object that asks.
 
-use crate::error::{LoadError, Lossy};
+use crate::error::{LoadError, Lossy, Reason};
 use crate::file::{self, OpenError, Opened};
 use crate::object::{Kind, Object, ObjectId, ObjectTable};
 use crate::search::cache::{Cache, Ranking};
@@ -19,6 +19,9 @@ use rustix::io::Errno;
 
 /// Where the cache of library names lies (ldconfig(8)).
 const CACHE_PATH: &core::ffi::CStr = c"/etc/ld.so.cache";
+
+/// What is wrong with a file for 32-bit programs.
+const WRONG_CLASS: &str = "wrong ELF class: ELFCLASS32";
 
 /// What the user and the machine say about searching.
 #[derive(Clone)]
@@ -100,8 +103,9 @@ impl Finder {
         log::debug!(target: "libs", "find library={} [0]; searching", Lossy(name));
         self.prepare(asker, executable, objects);
         match self.walk(name, asker, objects)? {
-            Some(opened) => Ok(opened),
-            None => Err(LoadError::system(name, "cannot open shared object file", Errno::NOENT)),
+            Ok(opened) => Ok(opened),
+            Err(true) => Err(LoadError::fault(name, WRONG_CLASS)),
+            Err(false) => Err(LoadError::system(name, "cannot open shared object file", Errno::NOENT)),
         }
     }
 
@@ -138,8 +142,11 @@ impl Finder {
             return;
         }
         let dynamic = &object.dynamic;
-        let inhibited =
-            self.options.inhibit_rpath.as_deref().is_some_and(|list| path::inhibits_rpath(list, object.display_name()));
+        let inhibited = self
+            .options
+            .inhibit_rpath
+            .as_deref()
+            .is_some_and(|list| path::inhibits_rpath(list, object.name.to_bytes()));
         let tokens = self.tokens(Some(object));
         let mut list = |at: Option<u64>| {
             let string = at.and_then(|at| object.symbols.string(at)).filter(|_| !inhibited);
@@ -156,12 +163,14 @@ impl Finder {
         self.paths.insert(id, paths);
     }
 
+    /// Walks the search order. Without success it tells whether a file for the other word size was met.
     fn walk(
         &mut self,
         name: &[u8],
         asker: Option<ObjectId>,
         objects: &ObjectTable,
-    ) -> Result<Option<Opened>, LoadError> {
+    ) -> Result<Result<Opened, bool>, LoadError> {
+        let mut wrong_class = false;
         // Only the cache is loaded on the way; the rest of `self` is lent to the walk piece by piece.
         if !self.cache_asked && !self.options.inhibit_cache {
             self.load_cache();
@@ -191,12 +200,12 @@ impl Finder {
             };
             log::debug!(target: "libs", "  trying file={}", Lossy(path.to_bytes()));
             match file::open(path) {
-                Ok(opened) => return Ok(Some(opened)),
-                Err(OpenError::Unsuitable(_)) => {}
+                Ok(opened) => return Ok(Ok(opened)),
+                Err(OpenError::Unsuitable(error)) => wrong_class |= error.reason == Reason::Fault(WRONG_CLASS),
                 Err(OpenError::Broken(error)) => return Err(error),
             }
         }
-        Ok(None)
+        Ok(Err(wrong_class))
     }
 
     fn load_cache(&mut self) {

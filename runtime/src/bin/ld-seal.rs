@@ -7,10 +7,10 @@
 extern crate alloc;
 
 use core::arch::naked_asm;
-use runtime::heap::Heap;
+use runtime::heap::Allocator;
 
 #[global_allocator]
-static HEAP: Heap = Heap::new();
+static ALLOCATOR: Allocator = Allocator;
 
 // First byte of the image and the dynamic section; the linker defines them.
 extern "C" {

@@ -186,18 +186,21 @@ pub static NPTL_INITIAL_REPORT_EVENTS: Word<u8> = Word::new(0);
 
 /// `_r_debug`, the rendezvous with debuggers.
 #[repr(C, align(8))]
-pub struct RDebugBlock(UnsafeCell<[u8; 48]>);
+pub struct RDebugBlock(UnsafeCell<[u8; R_DEBUG_SIZE]>);
+
+/// Size of `struct r_debug`; a program may copy the variable.
+const R_DEBUG_SIZE: usize = 40;
 
 // SAFETY: written under the loader's lock only.
 unsafe impl Sync for RDebugBlock {}
 
 /// `_r_debug`
 #[cfg_attr(feature = "interpreter", export_name = "_r_debug")]
-pub static R_DEBUG: RDebugBlock = RDebugBlock(UnsafeCell::new([0; 48]));
+pub static R_DEBUG: RDebugBlock = RDebugBlock(UnsafeCell::new([0; R_DEBUG_SIZE]));
 
 impl RDebugBlock {
     /// As a structure.
     pub fn structure(&'static self) -> Structure {
-        Structure { start: self.0.get().cast(), size: 48 }
+        Structure { start: self.0.get().cast(), size: R_DEBUG_SIZE }
     }
 }

@@ -74,8 +74,14 @@ pub fn close(id: ObjectId) -> Result<(), LoadError> {
         if object.stay == Stay::Forever {
             return Ok(());
         }
+        // A destructor that closes another object: whoever runs it looks again when it returns.
+        if process.collecting {
+            return Ok(());
+        }
+        process.collecting = true;
     }
     collect();
+    process::enter().collecting = false;
     drop(load_lock);
     Ok(())
 }

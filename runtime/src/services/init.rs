@@ -2,6 +2,7 @@
 
 use crate::process::{self, Arguments};
 use alloc::vec::Vec;
+use goblin::elf64::dynamic::DF_1_INITFIRST;
 use loader::addr::Addr;
 use loader::error::Lossy;
 use loader::object::{Kind, Object, ObjectId, Stage};
@@ -32,25 +33,50 @@ fn destructors(object: &Object) -> Vec<Addr> {
 /// The objects must be relocated.
 pub unsafe fn run_constructors(order: &[ObjectId]) {
     for &id in order.iter().rev() {
-        let (functions, arguments) = {
-            let mut process = process::enter();
-            let arguments = process.arguments;
-            let Some(object) = process.linker.objects.get_mut(id).filter(|o| o.stage == Stage::Relocated) else {
-                continue;
-            };
-            object.stage = Stage::Initialised;
-            // libc runs those of the program.
-            let functions = if object.kind == Kind::Library { constructors(object) } else { Vec::new() };
-            if !functions.is_empty() {
-                log::debug!(target: "files", "calling init: {}", Lossy(object.display_name()));
-            }
-            process.maps.refresh(process::layout(), &process.linker, id);
-            (functions, arguments)
+        // SAFETY: the caller's contract.
+        unsafe { initialise(id) };
+    }
+}
+
+/// Runs the constructors of the object that wants to be first of all (`DF_1_INITFIRST`; the last loaded if there are several).
+///
+/// # Safety
+/// As for [`run_constructors`].
+pub unsafe fn run_first_constructors(order: &[ObjectId]) {
+    let first = {
+        let process = process::enter();
+        let wants = |id: &&ObjectId| process.linker.objects[**id].dynamic.has_flag_1(DF_1_INITFIRST);
+        order.iter().filter(wants).max().copied()
+    };
+    if let Some(id) = first {
+        // SAFETY: the caller's contract.
+        unsafe { initialise(id) };
+    }
+}
+
+/// Runs the constructors of one object, unless they have run.
+///
+/// # Safety
+/// As for [`run_constructors`].
+unsafe fn initialise(id: ObjectId) {
+    let (functions, arguments) = {
+        let mut process = process::enter();
+        let arguments = process.arguments;
+        let Some(object) = process.linker.objects.get_mut(id).filter(|o| o.stage == Stage::Relocated) else {
+            return;
         };
-        for function in functions {
-            // SAFETY: the caller's contract.
-            unsafe { call_constructor(function, arguments) };
+        object.stage = Stage::Initialised;
+        // libc runs those of the program.
+        let functions = if object.kind == Kind::Library { constructors(object) } else { Vec::new() };
+        if !functions.is_empty() {
+            log::debug!(target: "files", "calling init: {}", Lossy(object.display_name()));
         }
+        process.maps.refresh(process::layout(), &process.linker, id);
+        (functions, arguments)
+    };
+    for function in functions {
+        // SAFETY: the caller's contract.
+        unsafe { call_constructor(function, arguments) };
     }
 }
 

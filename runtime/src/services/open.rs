@@ -65,7 +65,10 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
         }
     };
     // SAFETY: the transaction is committed: all new objects are relocated.
-    unsafe { init::run_constructors(&order) };
+    unsafe {
+        init::run_first_constructors(&order);
+        init::run_constructors(&order);
+    }
     if request.mode & mode::GLOBAL != 0 {
         make_global(&mut process::enter(), root);
     }
@@ -148,6 +151,10 @@ fn load(
     let root = linker.require(transaction, finder, name, Some(asker))?;
     let closure = linker.closure(transaction, finder, &[root])?;
     let new = transaction.added.clone();
+    if new.contains(&root) {
+        // Who opened it gives the search path of its own file, but is not what brought in the rest.
+        linker.objects[root].loader = None;
+    }
     for &id in &new {
         check(process, id)?;
     }
@@ -201,8 +208,7 @@ fn check(process: &Process, id: ObjectId) -> Result<(), LoadError> {
     {
         return Err(error);
     }
-    object.function_array(object.dynamic.init_array)?;
-    object.function_array(object.dynamic.fini_array)?;
+    object.check_functions()?;
     if object.executable_stack && !process.linker.objects[process.main].executable_stack {
         return Err(LoadError::fault(
             object.display_name(),

@@ -1,9 +1,12 @@
 //! The seals of a commit.
 
+use crate::heap::HEAP;
 use crate::process::Process;
+use loader::addr::Addr;
 use loader::object::ObjectId;
 use loader::seal::apply;
 use loader::seal::plan::SealPlan;
+use loader::seal::tunables::SealLevel;
 
 /// Seals objects that will stay for ever. Nothing that can fail may follow.
 pub fn objects(process: &Process, ids: &[ObjectId]) {
@@ -12,5 +15,24 @@ pub fn objects(process: &Process, ids: &[ObjectId]) {
         let object = &process.linker.objects[id];
         plan.add(object.display_name(), object, &process.seal);
     }
+    add_heap(&mut plan, process.level());
     apply::apply(&plan, process.level());
+}
+
+/// Adds the memory that the interpreter's heap has taken since the last commit.
+pub fn add_heap(plan: &mut SealPlan, level: SealLevel) {
+    if level == SealLevel::Off {
+        return;
+    }
+    let mut arenas = [const { Addr(0)..Addr(0) }; 8];
+    let mut count = 0;
+    HEAP.take_unsealed_arenas(|arena| {
+        if let Some(slot) = arenas.get_mut(count) {
+            *slot = arena;
+            count += 1;
+        }
+    });
+    for arena in &arenas[..count] {
+        plan.add_range(b"[interpreter's heap]", arena.clone(), None);
+    }
 }

@@ -3,8 +3,8 @@
 //! [`start`] is the order of events. It follows glibc's where libc or the program can see it: threads' structures before any foreign code,
 //! all relocation before any IFUNC resolver that might use it, libc's early initialisation before any constructor.
 
+mod disguise;
 mod images;
-mod launched;
 mod objects;
 mod request;
 
@@ -15,7 +15,7 @@ use crate::glibc::{debugger, find_object, libc, start as abi, tables, thread, tl
 use crate::initial_stack::{AuxKey, InitialStack};
 use crate::options::Action;
 use crate::process::{self, Arguments, Process};
-use crate::services::{init, lazy, link};
+use crate::services::{init, lazy, link, seal};
 use alloc::string::String;
 use alloc::vec::Vec;
 use loader::addr::Addr;
@@ -23,9 +23,9 @@ use loader::error::{LoadError, Lossy, Reason};
 use loader::object::{Kind, ObjectId, Stay, BASE_NAMESPACE};
 use loader::order;
 use loader::reloc::PltMode;
-use loader::seal::apply;
 use loader::seal::plan::SealPlan;
 use loader::seal::tunables::SealLevel;
+use loader::seal::{apply, vvar};
 use loader::sys::{self, Prot};
 use objects::Loaded;
 use request::Request;
@@ -69,6 +69,7 @@ pub unsafe extern "C" fn start(stack: *mut usize, base: usize, dynamic: usize) -
     // SAFETY: the caller's contract.
     let mut stack = unsafe { InitialStack::new(stack) };
     let request = Request::read(&mut stack, Addr(base));
+    crate::logger::set_arguments(stack.argv());
     match run(&mut stack, &request, Addr(base), Addr(dynamic)) {
         Ok(target) => target,
         Err(failure) => report(&stack, &failure),
@@ -140,6 +141,7 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
         interpreter,
         vdso,
         libc,
+        collecting: false,
         static_tls: abi::static_room(layout, &tls_info),
     });
     // SAFETY: the thread pointer is set up.
@@ -199,9 +201,7 @@ fn check_objects(loaded: &Loaded, cpu: &CpuFeatures) -> Result<(), Failure> {
                 return Err(LoadError::fault(object.display_name(), "CPU ISA level is lower than required").into());
             }
         }
-        for array in [object.dynamic.preinit_array, object.dynamic.init_array, object.dynamic.fini_array] {
-            object.function_array(array)?;
-        }
+        object.check_functions()?;
     }
     Ok(())
 }
@@ -314,10 +314,10 @@ fn commit(layout: &Layout) -> Result<(), Failure> {
             link::protect_relro(&process.linker.objects[id])?;
         }
     }
-    seal(process, &list)
+    seal_all(process, &list)
 }
 
-fn seal(process: &Process, list: &[ObjectId]) -> Result<(), Failure> {
+fn seal_all(process: &Process, list: &[ObjectId]) -> Result<(), Failure> {
     let mut plan = SealPlan::default();
     for &id in list {
         let object = &process.linker.objects[id];
@@ -335,7 +335,14 @@ fn seal(process: &Process, list: &[ObjectId]) -> Result<(), Failure> {
     if process.level() != SealLevel::Off {
         plan.add_range(b"[interpreter's tables]", read_only, None);
     }
+    seal::add_heap(&mut plan, process.level());
     apply::apply(&plan, process.level());
+    if let Some(vdso) = process.vdso.filter(|_| process.seal.vdso) {
+        let start = process.linker.objects[vdso].image.range.start;
+        if let Some(pages) = vvar::below(start, sys::is_kernel_page) {
+            apply::apply_if_possible(pages, b"[vvar]", process.level());
+        }
+    }
     Ok(())
 }
 
@@ -357,6 +364,8 @@ unsafe fn hand_over(order: &[ObjectId]) -> Target {
         let preinit = main.function_array(main.dynamic.preinit_array).unwrap_or_default();
         (main.image.bias.run_time(main.entry), preinit, process.arguments)
     };
+    // SAFETY: everything is relocated.
+    unsafe { init::run_first_constructors(order) };
     for function in preinit {
         // SAFETY: the program is relocated.
         unsafe { init::call_constructor(function, arguments) };

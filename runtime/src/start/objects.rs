@@ -20,7 +20,7 @@ use loader::file;
 use loader::image::Image;
 use loader::linker::{Linker, Transaction};
 use loader::object::{Kind, Object, ObjectId, Origin, BASE_NAMESPACE};
-use loader::search::finder::{self, Finder};
+use loader::search::finder::{self, Finder, SearchOptions};
 use loader::search::path;
 use loader::sys;
 
@@ -143,11 +143,13 @@ fn load_program(
     path: &'static CStr,
     base: Addr,
 ) -> Result<Object, Failure> {
-    let mut finder = Finder::new(request.search_options(&CpuFeatures::default()));
+    // A name without a slash is not searched in the library path.
+    let options = SearchOptions { library_path: None, ..request.search_options(&CpuFeatures::default()) };
+    let mut finder = Finder::new(options);
     let opened = finder.open(path.to_bytes(), None, &loader::object::ObjectTable::new())?;
     request::refuse_own_image(&opened, base)?;
     let origin = request.program_origin(&opened);
-    let mut object = file::load(opened, Kind::Executable)?;
+    let mut object = file::load(opened, Kind::Executable, path.to_bytes())?;
     object.origin = origin;
     object.name = CString::default();
     object.file = None;

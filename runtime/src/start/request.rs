@@ -1,7 +1,8 @@
 //! What this start is asked to do: by the kernel, the command line and the environment.
 
+use super::disguise;
 use super::objects::Loaded;
-use super::{launched, Failure};
+use super::Failure;
 use crate::environment::{self, Environment};
 use crate::glibc::cpu::CpuFeatures;
 use crate::glibc::tunables::{Mode, Tunable, TunableSet};
@@ -57,6 +58,9 @@ impl Request {
         let mut request =
             Request { options: Options::default(), environment, secure, seal, program: None, invoked_as: None };
         if is_direct {
+            if stack.arg(1) == Some(c"--launched") {
+                disguise::copy_arguments(stack);
+            }
             request.invoked_as = stack.arg(0);
             request.options = Options::parse(stack).unwrap_or_else(|error| refuse(stack, error));
             match request.options.action {
@@ -81,7 +85,7 @@ impl Request {
         stack.drop_arguments(self.options.consumed);
         if self.options.launched {
             if let Some(program) = self.program {
-                launched::dress_up(stack, self.options.execfn.unwrap_or(program), self.options.argv0);
+                disguise::as_direct_start(stack, self.options.execfn.unwrap_or(program), self.options.argv0);
             }
         }
         if let Some(name) = self.options.argv0 {

@@ -1,0 +1,134 @@
+//! What `/proc` shows of a program that was started through the launcher: its own name and arguments, not the interpreter's.
+
+use crate::initial_stack::InitialStack;
+use alloc::vec::Vec;
+use core::ffi::CStr;
+use loader::sys::{self, MemoryMap};
+use rustix::fd::AsFd;
+
+/// Replaces the arguments by copies, so that nothing refers to the area of the originals any more. The copies live as long as the process.
+pub fn copy_arguments(stack: &mut InitialStack) {
+    for index in 0..stack.argc() {
+        if let Some(argument) = stack.arg(index) {
+            let copy = Vec::leak(argument.to_bytes_with_nul().to_vec());
+            // SAFETY: the index is within the argument array.
+            unsafe { *stack.argv().add(index) = copy.as_mut_ptr() };
+        }
+    }
+}
+
+/// Sets the name of the process and the arguments that `/proc/PID/cmdline` shows. The arguments must be copies, and the interpreter's own
+/// be off the stack's argument array; `argv0` is what the program is to be called.
+pub fn as_direct_start(stack: &InitialStack, program: &'static CStr, argv0: Option<&'static CStr>) {
+    set_name(program);
+    let Some(area) = move_argument_strings(stack, argv0) else {
+        return;
+    };
+    // Where the kernel refuses, the arguments are right but for zero bytes at their end.
+    let _ = show_arguments(area);
+}
+
+/// The name in `/proc/PID/comm`: as exec sets it, the file's.
+fn set_name(program: &CStr) {
+    const PR_SET_NAME: usize = 15;
+    let path = program.to_bytes_with_nul();
+    let base = path.iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1);
+    // SAFETY: PR_SET_NAME reads a C string. It can't fail.
+    let _ = unsafe { sys::prctl(PR_SET_NAME, [path[base..].as_ptr() as usize, 0, 0, 0]) };
+}
+
+/// Moves the strings of the arguments to the start of the area in which the kernel has put them, where `/proc/PID/cmdline` begins to read,
+/// and clears the rest of the area. The area's start and the new end of the strings.
+fn move_argument_strings(stack: &InitialStack, argv0: Option<&'static CStr>) -> Option<(usize, usize)> {
+    let (start, end) = argument_area()?;
+    let mut strings: Vec<u8> = Vec::with_capacity(end - start);
+    let mut offsets = Vec::with_capacity(stack.argc());
+    for index in 0..stack.argc() {
+        let argument = stack.arg(index)?;
+        let shown = if index == 0 { argv0.unwrap_or(argument) } else { argument };
+        offsets.push(strings.len());
+        strings.extend_from_slice(shown.to_bytes_with_nul());
+    }
+    if strings.len() > end - start {
+        return None;
+    }
+    // SAFETY: the area held the original strings, which nothing refers to any more.
+    unsafe {
+        core::ptr::copy_nonoverlapping(strings.as_ptr(), start as *mut u8, strings.len());
+        core::ptr::write_bytes((start + strings.len()) as *mut u8, 0, end - start - strings.len());
+        for (index, offset) in offsets.iter().enumerate() {
+            *stack.argv().add(index) = (start + offset) as *mut u8;
+        }
+    }
+    Some((start, start + strings.len()))
+}
+
+/// The numbers of `/proc/self/stat` from the fourth on (proc_pid_stat(5)), by their field number there.
+struct Stat {
+    fields: Vec<u64>,
+}
+
+impl Stat {
+    fn read() -> Option<Stat> {
+        let fd = sys::open_read(c"/proc/self/stat").ok()?;
+        let mut buffer = [0u8; 1024];
+        let read = sys::read(fd.as_fd(), &mut buffer).ok()?;
+        Stat::parse(&buffer[..read])
+    }
+
+    fn parse(text: &[u8]) -> Option<Stat> {
+        // The name in parentheses may hold anything; the last parenthesis ends it. What follows is the state, then numbers.
+        let after = text.iter().rposition(|&b| b == b')')?;
+        let numbers = core::str::from_utf8(text.get(after + 4..)?).ok()?;
+        let fields =
+            numbers.split_ascii_whitespace().map(|n| n.parse::<i64>().map(|v| v as u64).or_else(|_| n.parse()).ok());
+        Some(Stat { fields: fields.collect::<Option<_>>()? })
+    }
+
+    fn field(&self, number: usize) -> Option<u64> {
+        self.fields.get(number.checked_sub(4)?).copied()
+    }
+}
+
+fn argument_area() -> Option<(usize, usize)> {
+    let stat = Stat::read()?;
+    Some((stat.field(48)? as usize, stat.field(49)? as usize))
+}
+
+/// Tells the kernel where the arguments end now.
+fn show_arguments((arg_start, arg_end): (usize, usize)) -> Option<()> {
+    let stat = Stat::read()?;
+    let map = MemoryMap {
+        start_code: stat.field(26)?,
+        end_code: stat.field(27)?,
+        start_stack: stat.field(28)?,
+        start_data: stat.field(45)?,
+        end_data: stat.field(46)?,
+        start_brk: stat.field(47)?,
+        brk: sys::program_break(),
+        arg_start: arg_start as u64,
+        arg_end: arg_end as u64,
+        env_start: stat.field(50)?,
+        env_end: stat.field(51)?,
+        auxv: 0,
+        auxv_size: 0,
+        exe_fd: u32::MAX,
+    };
+    sys::set_memory_map(&map).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::format;
+
+    #[test]
+    fn fields_are_counted_behind_the_name() {
+        for name in ["cat", "a b", ") R 1 2 3", "(", ""] {
+            let numbers: std::vec::Vec<_> = (4..=52).map(|n| format!("{}", n * 1000)).collect();
+            let stat = Stat::parse(format!("1 ({name}) R {}\n", numbers.join(" ")).as_bytes()).expect("complete");
+            assert_eq!((stat.field(26), stat.field(51), stat.field(53)), (Some(26_000), Some(51_000), None), "{name}");
+        }
+        assert!(Stat::parse(b"1 (x)").is_none());
+    }
+}
