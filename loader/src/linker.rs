@@ -196,11 +196,11 @@ impl Linker {
     pub fn missing_versions(&self, id: ObjectId) -> Vec<LoadError> {
         let object = &self.objects[id];
         let mut missing = Vec::new();
+        // Only of objects that use the C library; the library itself can know nothing of its own marker.
+        let uses_libc = |n: &&Need<'_>| n.file.starts_with(b"libc.so.");
         let names_relr = |n: &Need<'_>| n.versions.iter().any(|v| v.version.name == b"GLIBC_ABI_DT_RELR");
-        if object.dynamic.relr.is_some()
-            && !object.versions.needs.iter().any(names_relr)
-            && object.kind != Kind::Interpreter
-        {
+        let needs = &object.versions.needs;
+        if object.dynamic.relr.is_some() && needs.iter().any(|n| uses_libc(&n)) && !needs.iter().any(names_relr) {
             let what = "DT_RELR without GLIBC_ABI_DT_RELR dependency";
             missing.push(LoadError::fault(object.display_name(), what));
         }
