@@ -10,7 +10,8 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{chown, symlink, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Output, Stdio};
+use std::process::{Child, Command, ExitCode, Output, Stdio};
+use std::time::{Duration, Instant};
 
 const LDSEAL: &str = env!("CARGO_BIN_EXE_ldseal");
 
@@ -19,7 +20,7 @@ type Outcome = Result<Completion, Failed>;
 fn main() -> ExitCode {
     suite::prepare();
     type Test = fn(&Path) -> Outcome;
-    let tests: [(&'static str, Test); 23] = [
+    let tests: [(&'static str, Test); 25] = [
         ("usage errors are status 2", usage),
         ("help says that children are not sealed", help),
         ("a program that is not there is status 127", not_found),
@@ -43,6 +44,8 @@ fn main() -> ExitCode {
         ("report: an ordinary process", report_ordinary),
         ("report: a sealed mapping", report_sealed),
         ("report: a program started for it", report_started),
+        ("report: a program that runs", report_running),
+        ("report: tunables are reasons", report_tunables),
     ];
     let trials =
         tests.into_iter().map(|(name, test)| Trial::ignorable_test(name, move || test(&folder(name)?))).collect();
@@ -532,19 +535,40 @@ fn regions<'a>(report: &'a serde_json::Value, name: &str) -> Vec<&'a serde_json:
     named.flat_map(|object| object["regions"].as_array().into_iter().flatten()).collect()
 }
 
-fn report_ordinary(folder: &Path) -> Outcome {
-    let mut child = command("sleep", folder).arg("60").spawn()?;
-    let pid = child.id().to_string();
-    // The child may still be this program when its parent goes on.
-    while fs::read(format!("/proc/{pid}/comm"))? != b"sleep\n" {
-        std::thread::yield_now();
+/// A program that waits; killed when this goes.
+struct Sleeper(Child);
+
+impl Sleeper {
+    /// Starts it, and returns when it waits.
+    fn start(command: &mut Command) -> Result<Sleeper, Failed> {
+        let sleeper = Sleeper(command.spawn()?);
+        let waits = || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", sleeper.pid())).unwrap_or_default();
+            stat.contains(" (sleep) S ")
+        };
+        let end = Instant::now() + Duration::from_secs(10);
+        while !waits() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(sleeper)
     }
-    std::thread::sleep(std::time::Duration::from_millis(100));
-    let outcome = report(folder, &[&pid]);
-    let tables = ldseal(folder, &["report", &pid]);
-    child.kill()?;
-    child.wait()?;
-    let report = outcome?;
+
+    fn pid(&self) -> String {
+        self.0.id().to_string()
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn report_ordinary(folder: &Path) -> Outcome {
+    let sleeper = Sleeper::start(command("sleep", folder).arg("60"))?;
+    let report = report(folder, &[&sleeper.pid()])?;
+    let tables = ldseal(folder, &["report", &sleeper.pid()])?;
     check(report["under_ld_seal"] == false && report["summary"]["sealed_bytes"] == 0, || report.to_string())?;
     let libc = regions(&report, "/libc.so.6");
     let kinds: Vec<_> = libc.iter().filter_map(|region| region["kind"].as_str()).collect();
@@ -552,7 +576,6 @@ fn report_ordinary(folder: &Path) -> Outcome {
         check(kinds.contains(&kind), || format!("no {kind} in {kinds:?}"))?;
     }
     check(libc.iter().all(|r| r["why_not"] == "not started under ld-seal.so"), || report.to_string())?;
-    let tables = tables?;
     let text = String::from_utf8_lossy(&tables.stdout);
     check(text.contains("/libc.so.6 (library): 0 KiB of "), || text.to_string())?;
     check(text.contains("/proc/self/mem") && text.contains("MADV_GUARD_INSTALL"), || text.to_string())?;
@@ -600,5 +623,44 @@ fn report_started(folder: &Path) -> Outcome {
     }
     let output = ldseal(folder, &["report", "--", "no-such-program"])?;
     refused(&output, 127, "command not found")?;
+    DONE
+}
+
+fn report_running(folder: &Path) -> Outcome {
+    for (level, seen) in [("0", serde_json::Value::Null), ("1", 1.into()), ("2", 2.into())] {
+        let sleeper = Sleeper::start(command(LDSEAL, folder).args(["run", "--seal", level, "sleep", "60"]))?;
+        let report = report(folder, &[&sleeper.pid()])?;
+        if report["kernel"]["mseal"] == false {
+            return skip("this kernel has no mseal");
+        }
+        let expected = report["level"] == seen && report["command"] == serde_json::json!(["sleep", "60"]);
+        check(expected, || format!("level {level}: {report}"))?;
+        let text = regions(&report, "/sleep").into_iter().find(|region| region["kind"] == "text");
+        check(text.is_some_and(|text| text["sealed"] == (level != "0")), || report.to_string())?;
+    }
+    DONE
+}
+
+fn report_tunables(folder: &Path) -> Outcome {
+    let tunables = "ldseal.exclude=*/libc.so*:ldseal.vdso=0:ldseal.data=0:glibc.rtld.seal=2";
+    let mut command = command(LDSEAL, folder);
+    let output = command.args(["report", "--json", "--", "cat"]).env("GLIBC_TUNABLES", tunables).output()?;
+    check(output.status.success(), || format!("{output:?}"))?;
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    check(report["level"] == 2 && report["level_source"] == "GLIBC_TUNABLES", || report.to_string())?;
+    if report["kernel"]["mseal"] == false {
+        return skip("this kernel has no mseal");
+    }
+    let because = |object: &str, kind: &str, reason: &str| {
+        let region = regions(&report, object).into_iter().find(|region| region["kind"] == kind);
+        let said = region.and_then(|region| region["why_not"].as_str()).unwrap_or_default();
+        check(said.contains(reason), || format!("{object} {kind}: {region:?}"))
+    };
+    because("/libc.so.6", "text", "ldseal.exclude=*/libc.so*")?;
+    because("/cat", "data", "ldseal.data=0")?;
+    because("[stack]", "stack", "never sealed")?;
+    if report["kernel"]["seals_system_mappings"] == false {
+        because("[vdso]", "vdso", "ldseal.vdso=0")?;
+    }
     DONE
 }
