@@ -12,6 +12,7 @@ use std::env;
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -28,13 +29,14 @@ fn main() -> Result<()> {
     let out_dir = PathBuf::from(variable("OUT_DIR")?);
     let built = build_interpreter(&out_dir, &target)?;
     let image = out_dir.join("ld-seal.so");
-    place(&built, &image)?;
+    let bytes = as_library(fs::read(&built).map_err(|error| format!("{}: {error}", built.display()))?)?;
+    place(&bytes, &image)?;
     println!("cargo:rustc-env=LDSEAL_IMAGE={}", image.display());
 
     let beside = match profile_directory(&out_dir) {
         Some(directory) => {
             let beside = directory.join("ld-seal.so");
-            place(&built, &beside)?;
+            place(&bytes, &beside)?;
             beside
         }
         None => {
@@ -128,14 +130,34 @@ fn profile_directory(out_dir: &Path) -> Option<&Path> {
     (build.file_name()? == "build").then(|| build.parent())?
 }
 
-/// Copies `from` to `to` in one step for whoever runs `to` at this moment; a `to` that is equal already stays as it is.
-fn place(from: &Path, to: &Path) -> Result<()> {
-    let bytes = fs::read(from).map_err(|error| format!("{}: {error}", from.display()))?;
+/// Takes the mark of a position-independent executable (`DF_1_PIE`) off the image, which the linker sets whatever it is told: where the
+/// image stands in for the system's loader, linkers must take it for the shared object that libc.so's linker script names.
+fn as_library(mut image: Vec<u8>) -> Result<Vec<u8>> {
+    use goblin::elf::dynamic::{DF_1_PIE, DT_FLAGS_1};
+    let (at, count) = {
+        let elf = goblin::elf::Elf::parse(&image)?;
+        let header = elf.program_headers.iter().find(|h| h.p_type == goblin::elf::program_header::PT_DYNAMIC);
+        let header = header.ok_or("the interpreter has no dynamic section")?;
+        (header.p_offset as usize, header.p_filesz as usize / 16)
+    };
+    for entry in image[at..at + count * 16].chunks_exact_mut(16) {
+        let (tag, value) = entry.split_at_mut(8);
+        if u64::from_le_bytes(tag.try_into()?) == DT_FLAGS_1 {
+            let flags = u64::from_le_bytes((&*value).try_into()?) & !DF_1_PIE;
+            value.copy_from_slice(&flags.to_le_bytes());
+        }
+    }
+    Ok(image)
+}
+
+/// Writes a file in one step for whoever runs it at this moment; one that is equal already stays as it is.
+fn place(bytes: &[u8], to: &Path) -> Result<()> {
     if fs::read(to).is_ok_and(|present| present == bytes) {
         return Ok(());
     }
     let new = to.with_extension(format!("new.{}", std::process::id()));
-    fs::copy(from, &new).map_err(|error| format!("{}: {error}", new.display()))?;
+    fs::write(&new, bytes).map_err(|error| format!("{}: {error}", new.display()))?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
     fs::rename(&new, to).map_err(|error| format!("{}: {error}", to.display()))?;
     Ok(())
 }

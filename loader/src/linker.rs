@@ -30,6 +30,8 @@ pub struct Linker {
     pub namespaces: Vec<Namespace>,
     /// By TLS module id less one: whose it is.
     pub tls_modules: Vec<Option<ObjectId>>,
+    /// What a mere listing could not find, with the number of objects that precede it; `None` when that is an error.
+    pub missing: Option<Vec<(usize, Vec<u8>)>>,
 }
 
 /// What a transaction has added so far. It must be committed or rolled back.
@@ -49,7 +51,12 @@ impl Default for Linker {
 impl Linker {
     /// Nothing loaded, one namespace.
     pub fn new() -> Linker {
-        Linker { objects: ObjectTable::new(), namespaces: alloc::vec![Namespace::default()], tls_modules: Vec::new() }
+        Linker {
+            objects: ObjectTable::new(),
+            namespaces: alloc::vec![Namespace::default()],
+            tls_modules: Vec::new(),
+            missing: None,
+        }
     }
 
     /// A namespace.
@@ -185,10 +192,22 @@ impl Linker {
                 )
             })?;
             log::debug!(target: "files", "file={} [0];  needed by {} [0]", Lossy(name), Lossy(object.display_name()));
-            let dependency = self.require(transaction, finder, name, Some(id))?;
-            needed.push(dependency);
+            match self.require(transaction, finder, name, Some(id)) {
+                Ok(dependency) => needed.push(dependency),
+                Err(error) => self.tolerate(transaction, name, error)?,
+            }
         }
         self.objects[id].needed = needed;
+        Ok(())
+    }
+
+    /// Lets a listing go on without an object.
+    fn tolerate(&mut self, transaction: &Transaction, name: &[u8], error: LoadError) -> Result<(), LoadError> {
+        let place = self.namespace(transaction.namespace).list.len();
+        let missing = self.missing.as_mut().ok_or(error)?;
+        if !missing.iter().any(|(_, known)| known == name) {
+            missing.push((place, name.to_vec()));
+        }
         Ok(())
     }
 

@@ -286,6 +286,18 @@ pub unsafe fn protect(range: Range<Addr>, prot: Prot) -> Result<()> {
     unsafe { rustix::mm::mprotect(range.start.as_mut_ptr(), range.end.0 - range.start.0, prot.mprotect_flags()) }
 }
 
+/// Makes the pages readable, writable and executable, and all below them of a mapping that grows downwards (`PROT_GROWSDOWN`): a stack.
+///
+/// # Safety
+/// The range must be the end of a stack.
+pub unsafe fn protect_downwards(range: Range<Addr>) -> Result<()> {
+    const NR_MPROTECT: usize = 10;
+    const READ_WRITE_EXEC_GROWSDOWN: usize = 7 | 0x0100_0000;
+    // SAFETY: more rights change no access that is allowed now.
+    check(unsafe { raw(NR_MPROTECT, [range.start.0, range.end.0 - range.start.0, READ_WRITE_EXEC_GROWSDOWN, 0, 0]) })
+        .map(drop)
+}
+
 /// Seals a range of whole mapped pages: its mappings can never be unmapped, moved, replaced or re-protected again.
 ///
 /// Safe, because a seal changes no byte and forbids no access that was allowed before.

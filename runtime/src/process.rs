@@ -55,6 +55,8 @@ pub struct Process {
     pub vdso: Option<ObjectId>,
     /// The program's C library.
     pub libc: Option<ObjectId>,
+    /// An address in the first page of the main thread's stack.
+    pub stack_end: loader::addr::Addr,
     /// Whether a dlclose is unloading, under the load lock.
     pub collecting: bool,
     /// Bytes of static TLS in use, and how many there may be.

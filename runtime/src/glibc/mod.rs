@@ -10,6 +10,7 @@ pub mod layout;
 pub mod libc;
 pub mod link_map;
 pub mod locks;
+pub mod stack;
 pub mod start;
 pub mod tables;
 pub mod thread;

@@ -131,6 +131,13 @@ unsafe fn make_dtv(block: *mut DtvElement, capacity: usize) -> *mut DtvElement {
     }
 }
 
+static MAIN_THREAD: AtomicU64 = AtomicU64::new(0);
+
+/// The thread pointer of the main thread.
+pub fn main_thread() -> Addr {
+    Addr(MAIN_THREAD.load(Ordering::Relaxed) as usize)
+}
+
 /// Makes the main thread's DTV from the interpreter's own memory.
 pub fn make_initial_dtv(tcb: Addr) -> Addr {
     let mut lock = locks::tls();
@@ -140,6 +147,7 @@ pub fn make_initial_dtv(tcb: Addr) -> Addr {
     // SAFETY: the block was made with that many elements.
     let dtv = unsafe { make_dtv(block, capacity) };
     INITIAL_DTV.store(dtv as u64, Ordering::Relaxed);
+    MAIN_THREAD.store(tcb.0 as u64, Ordering::Relaxed);
     set_dtv(tcb, dtv);
     Addr(dtv as usize)
 }

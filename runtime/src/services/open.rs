@@ -209,7 +209,7 @@ fn check(process: &Process, id: ObjectId) -> Result<(), LoadError> {
         return Err(error);
     }
     object.check_functions()?;
-    if object.executable_stack && !process.linker.objects[process.main].executable_stack {
+    if object.executable_stack && crate::glibc::stack::make_all_executable(process.stack_end).is_err() {
         return Err(LoadError::fault(
             object.display_name(),
             "cannot enable executable stack as shared object requires",

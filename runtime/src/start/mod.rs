@@ -113,7 +113,12 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
     let tls_info = abi::place_static_tls(layout, &loaded.linker, surplus).map_err(|id| {
         LoadError::fault(loaded.linker.objects[id].display_name(), "cannot allocate memory in static TLS block")
     })?;
-    abi::fill_global(layout, loaded.linker.objects[loaded.main].executable_stack);
+    let executable_stack = loaded.closure.iter().any(|id| loaded.linker.objects[*id].executable_stack);
+    if executable_stack {
+        crate::glibc::stack::make_executable(stack.start())
+            .map_err(|e| system("cannot enable executable stack as shared object requires", e))?;
+    }
+    abi::fill_global(layout, executable_stack);
     make_main_thread(layout, stack, &tls_info, &loaded, tunables.number_of(b"glibc.pthread.rseq") != 0)?;
     set_variables(stack, request);
     set_save_area(&cpu);
@@ -141,6 +146,7 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
         interpreter,
         vdso,
         libc,
+        stack_end: stack.start(),
         collecting: false,
         static_tls: abi::static_room(layout, &tls_info),
     });

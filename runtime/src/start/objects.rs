@@ -7,6 +7,7 @@ use crate::glibc::cpu::CpuFeatures;
 use crate::glibc::libc;
 use crate::glibc::link_map::LinkMaps;
 use crate::initial_stack::{AuxKey, InitialStack};
+use crate::options::Action;
 use alloc::borrow::ToOwned;
 use alloc::ffi::CString;
 use alloc::vec::Vec;
@@ -58,6 +59,7 @@ impl Loaded {
         dynamic: Addr,
     ) -> Result<Loaded, Failure> {
         let mut linker = Linker::new();
+        linker.missing = (request.options.action == Action::List).then(Vec::new);
         let mut transaction = Transaction::new(BASE_NAMESPACE);
         let mut finder = Finder::new(request.search_options(cpu));
         let mut program = match &request.program {

@@ -206,7 +206,16 @@ pub fn answer(action: Action, loaded: &Loaded) -> ! {
             loader::elf::header::find(&main.headers, goblin::elf64::program_header::PT_INTERP).is_some();
         sys::exit(if has_interpreter { 0 } else { 2 });
     }
-    for &id in &loaded.linker.namespace(loader::object::BASE_NAMESPACE).list {
+    let missing = loaded.linker.missing.as_deref().unwrap_or_default();
+    // When places were counted, the interpreter still stood near the start of the list.
+    let not_found = |before: usize| {
+        for (_, name) in missing.iter().filter(|(place, _)| *place == before + 1) {
+            logger::print(format_args!("\t{} => not found\n", Lossy(name)));
+        }
+    };
+    let list = &loaded.linker.namespace(loader::object::BASE_NAMESPACE).list;
+    for (index, &id) in list.iter().enumerate() {
+        not_found(index);
         let object = &loaded.linker.objects[id];
         let (name, start) = (Lossy(object.name.to_bytes()), object.image.range.start.0);
         match (object.kind, object.asked_as()) {
@@ -217,6 +226,7 @@ pub fn answer(action: Action, loaded: &Loaded) -> ! {
             _ => logger::print(format_args!("\t{name} ({start:#018x})\n")),
         }
     }
+    not_found(list.len());
     sys::exit(0)
 }
 
