@@ -38,6 +38,9 @@ pub struct Opened {
 pub enum OpenError {
     /// There is none, or it may not be read, or it is for another machine: a search goes on.
     Unsuitable(LoadError),
+    /// Opening failed in a way that speaks of the directory (a loop of links, no more descriptors): a search leaves out the rest
+    /// of the same search path, as glibc does.
+    Unreachable(LoadError),
     /// It is there and it is broken: a search ends.
     Broken(LoadError),
 }
@@ -46,7 +49,7 @@ impl OpenError {
     /// The error, when no search goes on.
     pub fn into_error(self) -> LoadError {
         match self {
-            OpenError::Unsuitable(e) | OpenError::Broken(e) => e,
+            OpenError::Unsuitable(e) | OpenError::Unreachable(e) | OpenError::Broken(e) => e,
         }
     }
 }
@@ -58,7 +61,7 @@ pub fn open(path: CString) -> Result<Opened, OpenError> {
         if matches!(errno, Errno::NOENT | Errno::ACCESS | Errno::NOTDIR) {
             OpenError::Unsuitable(error)
         } else {
-            OpenError::Broken(error)
+            OpenError::Unreachable(error)
         }
     })?;
     check(path, fd)

@@ -202,6 +202,7 @@ impl Finder {
             match file::open(path) {
                 Ok(opened) => return Ok(Ok(opened)),
                 Err(OpenError::Unsuitable(error)) => wrong_class |= error.reason == Reason::Fault(WRONG_CLASS),
+                Err(OpenError::Unreachable(_)) => lookup.skip_list(),
                 Err(OpenError::Broken(error)) => return Err(error),
             }
         }
