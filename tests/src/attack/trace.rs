@@ -100,9 +100,7 @@ impl Tracee {
 
     fn system_call(&mut self) -> io::Result<Stop> {
         self.inside = !self.inside;
-        // SAFETY: the registers are plain integers, for which zero is a value.
-        let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
-        self.request(libc::PTRACE_GETREGS, &raw mut registers as usize)?;
+        let registers = self.registers()?;
         Ok(match self.inside {
             true => Stop::Enter {
                 number: registers.orig_rax,
@@ -112,8 +110,35 @@ impl Tracee {
         })
     }
 
+    /// Refuses the system call at whose [`Stop::Enter`] the process stands: the kernel does nothing and the process gets `errno`.
+    /// Returns the stop at the end of the call.
+    ///
+    /// # Errors
+    /// A failing ptrace or wait.
+    pub fn refuse(&mut self, errno: i32) -> io::Result<Stop> {
+        let mut registers = self.registers()?;
+        // No system call has this number.
+        registers.orig_rax = u64::MAX;
+        self.request(libc::PTRACE_SETREGS, &raw const registers as usize)?;
+        let stop = self.resume()?;
+        if let Stop::Leave(_) = stop {
+            let mut registers = self.registers()?;
+            registers.rax = i64::from(-errno) as u64;
+            self.request(libc::PTRACE_SETREGS, &raw const registers as usize)?;
+            return Ok(Stop::Leave(i64::from(-errno)));
+        }
+        Ok(stop)
+    }
+
+    fn registers(&self) -> io::Result<libc::user_regs_struct> {
+        // SAFETY: the registers are plain integers, for which zero is a value.
+        let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+        self.request(libc::PTRACE_GETREGS, &raw mut registers as usize)?;
+        Ok(registers)
+    }
+
     fn request(&self, request: libc::c_uint, data: usize) -> io::Result<()> {
-        // SAFETY: the only request that makes the kernel write is PTRACE_GETREGS, and for it `data` points to a whole user_regs_struct.
+        // SAFETY: the kernel writes for PTRACE_GETREGS and reads for PTRACE_SETREGS; for both `data` points to a whole user_regs_struct.
         match unsafe { libc::ptrace(request, self.child.id() as libc::pid_t, 0usize, data) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
