@@ -68,7 +68,8 @@ pub fn executable(file: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn status(error: &io::Error) -> u8 {
+/// The exit status of a shell for a file that can't be executed for this reason.
+pub fn status(error: &io::Error) -> u8 {
     if error.kind() == io::ErrorKind::NotFound {
         NOT_FOUND
     } else {

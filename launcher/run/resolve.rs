@@ -1,6 +1,6 @@
 //! From the name of a program to the ELF file that runs, with the arguments it gets.
 
-use super::{find, fitness, privilege, shebang, Refusal, NOT_EXECUTABLE, NOT_FOUND};
+use super::{find, fitness, privilege, shebang, Refusal, NOT_EXECUTABLE};
 use crate::elf;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -34,25 +34,39 @@ pub struct Start {
 pub fn resolve(name: &OsStr, arguments: &[OsString]) -> Result<Start, Refusal> {
     let named = find::find(name, std::env::var_os("PATH").as_deref())?;
     log::debug!("{}: found at {}", name.to_string_lossy(), named.display());
-    let mut argv = vec![name.to_owned()];
-    argv.extend_from_slice(arguments);
-    let mut path = named.clone();
+    let argv: Vec<OsString> = [name.to_owned()].into_iter().chain(arguments.iter().cloned()).collect();
+    match follow(&named, argv)? {
+        Some(start) => Ok(start),
+        None => run_by_shell(named, arguments),
+    }
+}
+
+/// Follows `#!` lines to a program. None where the kernel would answer ENOEXEC to text.
+fn follow(named: &Path, mut argv: Vec<OsString>) -> Result<Option<Start>, Refusal> {
+    let mut path = named.to_owned();
     for _ in 0..=SCRIPTS {
-        match examine(name, &path)? {
-            Contents::Program => return Ok(Start { program: path, named, argv }),
+        match examine(&path)? {
+            Contents::Program => return Ok(Some(Start { program: path, named: named.to_owned(), argv })),
+            Contents::Text => return Ok(None),
             Contents::Script { interpreter, argument } => {
                 log::debug!("{}: a script, run by {interpreter:?} {argument:?}", path.display());
                 // The kernel puts the script's path in the place of argv[0].
-                let mut outer = vec![interpreter.clone()];
-                outer.extend(argument);
-                outer.push(path.clone().into_os_string());
-                argv.splice(0..1, outer);
-                check_script_interpreter(name, &path, &interpreter)?;
+                let head = [Some(interpreter.clone()), argument, Some(path.clone().into())];
+                argv.splice(0..1, head.into_iter().flatten());
+                find::executable(Path::new(&interpreter))
+                    .map_err(|error| bad_interpreter(&path, &interpreter, find::status(&error), &find::text(&error)))?;
                 path = interpreter.into();
             }
         }
     }
-    Err(bad_interpreter(name, path.as_os_str(), "Too many levels of symbolic links"))
+    Err(bad_interpreter(named, path.as_os_str(), NOT_EXECUTABLE, "Too many levels of symbolic links"))
+}
+
+/// Text without a `#!` line is the shell's, as in `execvp(3)`.
+fn run_by_shell(script: PathBuf, arguments: &[OsString]) -> Result<Start, Refusal> {
+    log::debug!("{}: neither ELF nor #!, so it is run by {SHELL}", script.display());
+    let argv = [SHELL.into(), script.clone().into()].into_iter().chain(arguments.iter().cloned()).collect();
+    follow(Path::new(SHELL), argv)?.ok_or_else(|| no_program(&script))
 }
 
 /// What an executable file holds.
@@ -61,9 +75,11 @@ enum Contents {
     Program,
     /// A script, and what runs it.
     Script { interpreter: OsString, argument: Option<OsString> },
+    /// Nothing that the kernel knows, but text.
+    Text,
 }
 
-fn examine(name: &OsStr, path: &Path) -> Result<Contents, Refusal> {
+fn examine(path: &Path) -> Result<Contents, Refusal> {
     let refuse = |reason: String| Refusal::new(NOT_EXECUTABLE, path, reason);
     let unreadable = |error: io::Error| refuse(format!("can't be read, which a loader must: {}", find::text(&error)));
     let file = File::open(path).map_err(unreadable)?;
@@ -74,31 +90,22 @@ fn examine(name: &OsStr, path: &Path) -> Result<Contents, Refusal> {
         return Ok(Contents::Program);
     }
     if let Some(line) = shebang::parse(&head) {
-        let interpreter = OsString::from_vec(line.interpreter.to_vec());
-        return Ok(Contents::Script { interpreter, argument: line.argument.map(|a| OsString::from_vec(a.to_vec())) });
+        let argument = line.argument.map(|argument| OsString::from_vec(argument.to_vec()));
+        return Ok(Contents::Script { interpreter: OsString::from_vec(line.interpreter.to_vec()), argument });
     }
-    if shebang::is_text(&head, length) && path.as_os_str() != SHELL {
-        log::debug!("{}: neither ELF nor #!, so {} is for the shell", path.display(), name.to_string_lossy());
-        return Ok(Contents::Script { interpreter: SHELL.into(), argument: None });
+    if shebang::is_text(&head, length) {
+        return Ok(Contents::Text);
     }
-    Err(refuse("cannot execute binary file: Exec format error".into()))
+    Err(no_program(path))
 }
 
-/// The interpreter of a script must be executable; a shell names the script as well when it is not.
-fn check_script_interpreter(name: &OsStr, script: &Path, interpreter: &OsStr) -> Result<(), Refusal> {
-    let subject = if script.as_os_str().is_empty() { name } else { script.as_os_str() };
-    match find::executable(Path::new(interpreter)) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let reason = format!("{}: bad interpreter: {}", interpreter.to_string_lossy(), find::text(&error));
-            Err(Refusal::new(NOT_FOUND, subject, reason))
-        }
-        Err(error) => Err(bad_interpreter(subject, interpreter, &find::text(&error))),
-    }
+fn no_program(path: &Path) -> Refusal {
+    Refusal::new(NOT_EXECUTABLE, path, fitness::Unfit::Format.to_string())
 }
 
-fn bad_interpreter(subject: &OsStr, interpreter: &OsStr, reason: &str) -> Refusal {
-    Refusal::new(NOT_EXECUTABLE, subject, format!("{}: bad interpreter: {reason}", interpreter.to_string_lossy()))
+/// A shell names the script as well when it is the script's interpreter that can't be executed.
+fn bad_interpreter(script: &Path, interpreter: &OsStr, status: u8, reason: &str) -> Refusal {
+    Refusal::new(status, script, format!("{}: bad interpreter: {reason}", interpreter.to_string_lossy()))
 }
 
 /// As much of the start of a file as the kernel looks at, and how much of that the file has.

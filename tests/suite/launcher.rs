@@ -486,6 +486,14 @@ fn names(folder: &Path) -> Outcome {
     // A process that runs a script is named after the script.
     write(&folder.join("script"), "#!/bin/cat /proc/self/comm\n", 0o755)?;
     same(folder, "./script", &[])?;
+    // Text that is no script for the kernel is run by a process that is named after the shell.
+    write(&folder.join("text"), "cat /proc/$$/comm; tr '\\0' '|' < /proc/$$/cmdline", 0o755)?;
+    write(&folder.join("by-text"), "#!./text\necho \"$0\" \"$@\"\n", 0o755)?;
+    for program in ["./text", "./by-text"] {
+        let direct = command("env", folder).args([program, "a"]).output()?;
+        let launched = ldseal(folder, &["run", program, "a"])?;
+        check(direct == launched, || format!("directly {direct:?}, launched {launched:?}"))?;
+    }
     DONE
 }
 
