@@ -1,0 +1,49 @@
+//! What `ldseal` decides by itself: which file runs, what is refused and in which words, and what `report` sees.
+//!
+//! A direct start by the kernel and execvp(3) is the specification; where both succeed, their output is compared.
+
+mod refusals;
+mod report;
+mod starts;
+mod support;
+
+use conformance::suite;
+use libtest_mimic::Trial;
+use std::path::Path;
+use std::process::ExitCode;
+use support::{folder, Outcome};
+
+fn main() -> ExitCode {
+    suite::prepare();
+    type Test = fn(&Path) -> Outcome;
+    let tests: [(&'static str, Test); 25] = [
+        ("usage errors are status 2", refusals::usage),
+        ("help says that children are not sealed", refusals::help),
+        ("a program that is not there is status 127", refusals::not_found),
+        ("a program that may not be executed is status 126", refusals::not_executable),
+        ("noexec mounts are honoured", refusals::noexec_mount),
+        ("unreadable programs are refused", refusals::unreadable),
+        ("other sorts of ELF file are refused by name", refusals::other_sorts),
+        ("setuid programs are refused", refusals::setuid),
+        ("setgid programs are refused", refusals::setgid),
+        ("setuid programs run where the bit has no effect", refusals::setuid_without_effect),
+        ("programs with capabilities are refused", refusals::capabilities),
+        ("programs are searched for in PATH", starts::search),
+        ("scripts run as the kernel runs them", starts::scripts),
+        ("scripts nest as deep as the kernel allows", starts::nesting),
+        ("broken scripts are status 126 or 127", starts::broken_scripts),
+        ("the environment is untouched", starts::environment),
+        ("names and arguments are those of a direct start", starts::names),
+        ("signal dispositions and descriptors are those of a direct start", starts::inherited),
+        ("exit statuses and signals come through", starts::statuses),
+        ("a copied ldseal finds its interpreter", starts::copied),
+        ("report: an ordinary process", report::ordinary),
+        ("report: a sealed mapping", report::sealed),
+        ("report: a program started for it", report::started),
+        ("report: a program that runs", report::running),
+        ("report: tunables are reasons", report::tunables),
+    ];
+    let trials =
+        tests.into_iter().map(|(name, test)| Trial::ignorable_test(name, move || test(&folder(name)?))).collect();
+    suite::run(trials)
+}
