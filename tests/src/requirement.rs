@@ -45,7 +45,7 @@ pub fn mount_namespace() -> Option<&'static [&'static str]> {
     static OPTIONS: OnceLock<Option<&[&str]>> = OnceLock::new();
     *OPTIONS.get_or_init(|| {
         let possible =
-            |options: &[&str]| succeeds(&[&["unshare"], options, &["mount", "--bind", "/", "/mnt"]].concat());
+            |options: &[&str]| succeeds(&[&["unshare"], options, &["mount", "--bind", "/bin/sh", "/bin/sh"]].concat());
         [&["-m"] as &[&str], &["-r", "-m"]].into_iter().find(|options| possible(options))
     })
 }
