@@ -25,6 +25,9 @@ pub struct Manifest {
     /// What the case needs of this machine, see [`crate::requirement`].
     #[serde(default)]
     pub needs: Vec<String>,
+    /// Why this case is known to differ. It runs all the same: a difference is counted as skipped with this reason, and
+    /// no difference is a failure, so that the entry goes when it is no longer true.
+    pub known_difference: Option<String>,
     /// Time limit of one start, in seconds.
     #[serde(default = "default_timeout")]
     pub timeout: u64,
