@@ -3,7 +3,7 @@
 //! gABI "Symbol Table" and "Shared Object Dependencies", LSB "Symbol Versioning", and where they are silent what glibc does: the first
 //! acceptable definition in scope order wins, weak or not.
 
-use crate::elf::symbols::{HashedName, Sym, Symbols};
+use crate::elf::symbols::{BloomFilter, HashedName, Sym, Symbols};
 use crate::elf::version::{Versions, Wanted, VERSYM_HIDDEN, VERSYM_VERSION};
 use crate::object::{Kind, Object, ObjectId, ObjectTable};
 use alloc::collections::BTreeMap;
@@ -63,6 +63,8 @@ pub struct ScopeEntry<'o> {
 /// An ordered list of objects to search.
 #[derive(Clone, Default)]
 pub struct Scope<'o> {
+    /// By entry: what most entries are passed over by. Together in memory, since a lookup reads all up to the one that it finds.
+    filters: Vec<BloomFilter<'static>>,
     entries: Vec<ScopeEntry<'o>>,
 }
 
@@ -72,7 +74,7 @@ pub type UniqueSymbols = RefCell<BTreeMap<Vec<u8>, Definition>>;
 impl<'o> Scope<'o> {
     /// A scope with these objects in this order; ids that appear twice count once.
     pub fn new(objects: &'o ObjectTable, ids: impl IntoIterator<Item = ObjectId>) -> Scope<'o> {
-        let mut scope = Scope { entries: Vec::new() };
+        let mut scope = Scope::default();
         for id in ids {
             scope.push(id, &objects[id]);
         }
@@ -84,6 +86,7 @@ impl<'o> Scope<'o> {
         if self.entries.iter().any(|e| e.id == id) {
             return;
         }
+        self.filters.push(object.symbols.filter());
         self.entries.push(ScopeEntry {
             id,
             is_executable: object.kind == Kind::Executable,
@@ -108,7 +111,10 @@ impl<'o> Scope<'o> {
             None => 0,
             Some(skip) => self.entries.iter().position(|e| e.id == skip)? + 1,
         };
-        for entry in &self.entries[start..] {
+        for (filter, entry) in self.filters[start..].iter().zip(&self.entries[start..]) {
+            if !filter.may_hold(query.name.gnu) {
+                continue;
+            }
             if query.class == Class::Copy && entry.is_executable {
                 continue;
             }

@@ -2,7 +2,16 @@
 
 /// The GNU hash (`DT_GNU_HASH`): h = h * 33 + c, from 5381.
 pub fn gnu(name: &[u8]) -> u32 {
-    name.iter().fold(5381u32, |h, &c| h.wrapping_mul(33).wrapping_add(u32::from(c)))
+    name.iter().fold(GNU_START, |h, &c| gnu_step(h, c))
+}
+
+/// The GNU hash of the empty name.
+pub const GNU_START: u32 = 5381;
+
+/// The GNU hash of a name that is one byte longer.
+#[inline]
+pub const fn gnu_step(hash: u32, byte: u8) -> u32 {
+    hash.wrapping_mul(33).wrapping_add(byte as u32)
 }
 
 /// The System V hash (`DT_HASH`, `vna_hash`, `vd_hash`; gABI "Hash Table").

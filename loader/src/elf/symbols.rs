@@ -33,10 +33,31 @@ enum Hash<'a> {
     },
 }
 
+/// The Bloom filter of a GNU hash table: tells at the cost of one word of memory that most names are not in it.
+#[derive(Clone, Copy)]
+pub struct BloomFilter<'a> {
+    /// As many words as a power of two.
+    words: &'a [u64],
+    shift: u32,
+}
+
+impl BloomFilter<'_> {
+    /// A filter that lets every name pass, for objects without one.
+    pub const OPEN: BloomFilter<'static> = BloomFilter { words: &[u64::MAX], shift: 0 };
+
+    /// Whether the table may hold a name with this hash.
+    #[inline]
+    pub fn may_hold(&self, hash: u32) -> bool {
+        match self.words.get((hash as usize / 64) & (self.words.len().wrapping_sub(1))) {
+            Some(word) => (word >> (hash % 64)) & (word >> ((hash >> self.shift) % 64)) & 1 != 0,
+            None => false,
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 struct GnuHash<'a> {
-    bloom: &'a [u64],
-    bloom_shift: u32,
+    filter: BloomFilter<'a>,
     buckets: &'a [u32],
     /// Index of the first hashed symbol.
     symbol_base: u32,
@@ -53,6 +74,19 @@ pub struct HashedName<'a> {
 }
 
 impl<'a> HashedName<'a> {
+    /// The NUL-terminated name at the start of `bytes`, hashed while its end is looked for.
+    #[inline]
+    pub fn up_to_nul(bytes: &'a [u8]) -> Option<HashedName<'a>> {
+        let mut gnu = super::hash::GNU_START;
+        for (len, &c) in bytes.iter().enumerate() {
+            if c == 0 {
+                return Some(HashedName { name: &bytes[..len], gnu });
+            }
+            gnu = super::hash::gnu_step(gnu, c);
+        }
+        None
+    }
+
     /// Hashes `name`.
     pub fn new(name: &'a [u8]) -> HashedName<'a> {
         HashedName { name, gnu: super::hash::gnu(name) }
@@ -107,6 +141,21 @@ impl<'a> Symbols<'a> {
     pub fn string(&self, offset: u64) -> Option<&'a [u8]> {
         let rest = self.strings.get(usize::try_from(offset).ok()?..)?;
         rest.get(..memchr_nul(rest)?)
+    }
+
+    /// The name of a symbol with its hash; empty if it has none or a bad one.
+    #[inline]
+    pub fn hashed_name(&self, symbol: &Sym) -> HashedName<'a> {
+        let rest = self.strings.get(symbol.st_name as usize..).unwrap_or(&[]);
+        HashedName::up_to_nul(rest).unwrap_or(HashedName { name: &[], gnu: super::hash::GNU_START })
+    }
+
+    /// The filter that says which names are not worth looking for.
+    pub fn filter(&self) -> BloomFilter<'a> {
+        match &self.hash {
+            Hash::Gnu(table) => table.filter,
+            Hash::None | Hash::Sysv { .. } => BloomFilter::OPEN,
+        }
     }
 
     /// The name of a symbol; empty if it has none or a bad one.
@@ -197,13 +246,12 @@ impl<'a> GnuHash<'a> {
         let rest = rest.get(bloom_words * 8..)?;
         let buckets: &[u32] = table_of(rest.get(..(nbuckets as usize).checked_mul(4)?)?)?;
         let chain: &[u32] = table_of(rest.get(nbuckets as usize * 4..)?)?;
-        Some(GnuHash { bloom, bloom_shift, buckets, symbol_base, chain })
+        Some(GnuHash { filter: BloomFilter { words: bloom, shift: bloom_shift }, buckets, symbol_base, chain })
     }
 
     #[inline]
     fn walk<T>(&self, hash: u32, mut check: impl FnMut(u32) -> Option<T>) -> Option<T> {
-        let word = *self.bloom.get((hash as usize / 64) & (self.bloom.len() - 1))?;
-        if (word >> (hash % 64)) & (word >> ((hash >> self.bloom_shift) % 64)) & 1 == 0 || self.buckets.is_empty() {
+        if self.buckets.is_empty() || !self.filter.may_hold(hash) {
             return None;
         }
         let mut index = *self.buckets.get(hash as usize % self.buckets.len())?;

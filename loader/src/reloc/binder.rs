@@ -1,6 +1,5 @@
 //! From the symbol index of a relocation to the definition it binds to.
 
-use super::cache::LookupCache;
 use crate::addr::{Addr, VAddr};
 use crate::elf::symbols::{HashedName, Sym};
 use crate::elf::version::{Version, Wanted};
@@ -8,7 +7,7 @@ use crate::error::{LoadError, Lossy, Reason};
 use crate::lookup::{self, Class, Definition, Query, Scope, UniqueSymbols, SHN_ABS};
 use crate::object::{Object, ObjectId, ObjectTable, Stay};
 use alloc::collections::BTreeSet;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use goblin::elf::sym::{STB_LOCAL, STB_WEAK, STT_GNU_IFUNC};
 use goblin::elf64::dynamic::DF_SYMBOLIC;
 
@@ -19,7 +18,8 @@ pub struct Binder<'o> {
     /// The scope that the objects of the transaction share.
     scope: Scope<'o>,
     unique: &'o UniqueSymbols,
-    cache: RefCell<LookupCache>,
+    /// Whether any object can be unloaded at all.
+    tracks_dependencies: bool,
     /// References from one object to another that may be unloaded: the second must stay as long as the first.
     pub dependencies: RefCell<BTreeSet<(ObjectId, ObjectId)>>,
 }
@@ -33,6 +33,8 @@ pub struct Binding<'b, 'o> {
     pub object: &'o Object,
     /// For `DT_SYMBOLIC` and for objects with a closure of their own.
     own_scope: Option<Scope<'o>>,
+    /// The last outcome: linkers sort relocations by symbol, so the next is often for the same one.
+    last: Cell<(u32, Class, Resolved)>,
 }
 
 /// What a symbol index stands for.
@@ -47,18 +49,17 @@ pub enum Resolved {
 }
 
 impl<'o> Binder<'o> {
-    /// A binder for objects whose shared scope is `scope`; `expected` is about how many names will be looked up.
+    /// A binder for objects whose shared scope is `scope`.
     pub fn new(
         objects: &'o ObjectTable,
         scope: impl IntoIterator<Item = ObjectId>,
         unique: &'o UniqueSymbols,
-        expected: usize,
     ) -> Binder<'o> {
         Binder {
             objects,
             scope: Scope::new(objects, scope),
             unique,
-            cache: RefCell::new(LookupCache::new(expected)),
+            tracks_dependencies: objects.iter().any(|(_, o)| o.stay == Stay::UntilClosed),
             dependencies: RefCell::default(),
         }
     }
@@ -79,7 +80,7 @@ impl<'o> Binder<'o> {
             ids.extend(&object.local_scope);
             Scope::new(self.objects, ids)
         });
-        Binding { binder: self, id, object, own_scope }
+        Binding { binder: self, id, object, own_scope, last: Cell::new((0, Class::Data, Resolved::Own(None))) }
     }
 }
 
@@ -94,9 +95,16 @@ impl<'o> Binding<'_, 'o> {
     /// # Errors
     /// A symbol that must be defined and is not, or an index outside the table.
     pub fn resolve(&self, index: u32, class: Class) -> Result<Resolved, LoadError> {
-        if index == 0 {
-            return Ok(Resolved::Own(None));
+        let last = self.last.get();
+        if (last.0, last.1) == (index, class) || index == 0 {
+            return Ok(if index == 0 { Resolved::Own(None) } else { last.2 });
         }
+        let resolved = self.resolve_anew(index, class)?;
+        self.last.set((index, class, resolved));
+        Ok(resolved)
+    }
+
+    fn resolve_anew(&self, index: u32, class: Class) -> Result<Resolved, LoadError> {
         let complain = |reason| LoadError::new(self.object.display_name(), reason);
         let symbols = &self.object.symbols;
         let Some(reference) = symbols.get(index) else {
@@ -109,7 +117,7 @@ impl<'o> Binding<'_, 'o> {
         if binding == STB_LOCAL || lookup::binds_locally(reference) {
             return Ok(Resolved::Own(Some(reference)));
         }
-        let name = HashedName::new(symbols.name(reference));
+        let name = symbols.hashed_name(reference);
         let version = symbols.version_index(index).and_then(|v| self.object.versions.get(v));
         match self.find(reference, name, version, class) {
             Some(found) => Ok(Resolved::Defined(found)),
@@ -149,16 +157,14 @@ impl<'o> Binding<'_, 'o> {
         if let Some(scope) = &self.own_scope {
             return scope.find(&query, self.binder.unique);
         }
-        if let Some(outcome) = self.binder.cache.borrow().get(&name, version, class) {
-            return outcome;
-        }
-        let outcome = self.binder.scope.find(&query, self.binder.unique);
-        self.binder.cache.borrow_mut().put(&name, version, class, outcome);
-        outcome
+        self.binder.scope.find(&query, self.binder.unique)
     }
 
     fn note(&self, name: HashedName<'_>, version: Option<Wanted<'_>>, found: Definition) {
-        if found.object != self.id && self.binder.objects[found.object].stay == Stay::UntilClosed {
+        if self.binder.tracks_dependencies
+            && found.object != self.id
+            && self.binder.objects[found.object].stay == Stay::UntilClosed
+        {
             self.binder.dependencies.borrow_mut().insert((self.id, found.object));
         }
         log::trace!(

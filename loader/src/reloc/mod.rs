@@ -6,7 +6,6 @@
 //! use relocated data of its own and of any other object.
 
 mod binder;
-mod cache;
 mod x86_64;
 
 pub use binder::{is_ifunc, value_of, Binder, Binding, Resolved};

@@ -141,7 +141,7 @@ fn try_bind(id: ObjectId, index: u64) -> Result<u64, LoadError> {
     let process = process::enter();
     let linker = &process.linker;
     let namespace = linker.namespace(linker.objects[id].namespace);
-    let binder = Binder::new(&linker.objects, namespace.global_scope.iter().copied(), &namespace.unique, 0);
+    let binder = Binder::new(&linker.objects, namespace.global_scope.iter().copied(), &namespace.unique);
     let services = LinkServices::new(process.static_tls);
     let binding = binder.object(id);
     // SAFETY: the object is relocated, or its code would not be calling; so is what it depends on.

@@ -117,10 +117,9 @@ pub unsafe fn relocate(
             change(&mut linker.objects[id], true)?;
         }
     }
-    let expected = objects.len() * 128;
     let dependencies = {
         let scope = linker.namespace(namespace);
-        let binder = Binder::new(&linker.objects, scope.global_scope.iter().copied(), &scope.unique, expected);
+        let binder = Binder::new(&linker.objects, scope.global_scope.iter().copied(), &scope.unique);
         let mut deferred: Vec<Deferred> = Vec::new();
         for &id in objects {
             let binding = binder.object(id);
