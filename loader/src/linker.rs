@@ -192,6 +192,8 @@ impl Linker {
                 )
             })?;
             log::debug!(target: "files", "file={} [0];  needed by {} [0]", Lossy(name), Lossy(object.display_name()));
+            let expanded = if name.contains(&b'$') { finder.expand(name, object) } else { None };
+            let name = expanded.as_deref().unwrap_or(name);
             match self.require(transaction, finder, name, Some(id)) {
                 Ok(dependency) => needed.push(dependency),
                 Err(error) => self.tolerate(transaction, name, error)?,

@@ -50,8 +50,6 @@ pub enum Why {
     Excluded,
     /// `PT_GNU_MUTABLE`
     Mutable,
-    /// A page of the lazily bound PLT's slots that `.data` shares.
-    GotShared,
 }
 
 /// The plan for one object.
@@ -201,7 +199,6 @@ impl fmt::Display for Why {
             Why::Vdso => "ldseal.vdso=0",
             Why::Excluded => "ldseal.exclude",
             Why::Mutable => "PT_GNU_MUTABLE",
-            Why::GotShared => "got-shared",
         })
     }
 }

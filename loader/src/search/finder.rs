@@ -1,5 +1,6 @@
 //! Finds and opens the file that a name means, for the object that asks.
 
+use crate::addr::Addr;
 use crate::error::{LoadError, Lossy, Reason};
 use crate::file::{self, OpenError, Opened};
 use crate::object::{Kind, Object, ObjectId, ObjectTable};
@@ -46,7 +47,7 @@ pub struct Finder {
     directories: Directories,
     common: CommonPaths,
     layout: &'static Layout,
-    cache: Option<(&'static [u8], Ranking)>,
+    cache: Option<MappedCache>,
     cache_asked: bool,
     paths: BTreeMap<ObjectId, ObjectPaths>,
     executable: Option<ObjectId>,
@@ -79,6 +80,17 @@ impl Finder {
             executable: None,
             library_path_ready: false,
         }
+    }
+
+    /// Gives back what only a transaction needs: the mapped cache. The next one looks at the file anew, which may have changed.
+    pub fn rest(&mut self) {
+        self.cache = None;
+        self.cache_asked = false;
+    }
+
+    /// The text of a name with its tokens replaced, for `object`.
+    pub fn expand(&self, name: &[u8], object: &Object) -> Option<Vec<u8>> {
+        dst::expand(name, &self.tokens(Some(object))).map(|n| n.into_owned())
     }
 
     /// Drops what is remembered of an object that is unloaded.
@@ -171,10 +183,6 @@ impl Finder {
         objects: &ObjectTable,
     ) -> Result<Result<Opened, bool>, LoadError> {
         let mut wrong_class = false;
-        // Only the cache is loaded on the way; the rest of `self` is lent to the walk piece by piece.
-        if !self.cache_asked && !self.options.inhibit_cache {
-            self.load_cache();
-        }
         let chain = core::iter::successors(asker, |id| objects[*id].loader).filter_map(|id| self.paths.get(&id));
         let executable = self.executable.and_then(|id| self.paths.get(&id));
         let mut lookup = Lookup::new(name, chain, executable, &self.common);
@@ -188,11 +196,12 @@ impl Finder {
                 }
                 Candidate::Cache { no_default } => {
                     log::debug!(target: "libs", " search cache={}", Lossy(CACHE_PATH.to_bytes()));
-                    let found = self.cache.as_ref().and_then(|(bytes, ranking)| {
-                        Cache::parse(bytes).ok()?.lookup(name, &self.options.hwcaps, ranking)
-                    });
+                    if !core::mem::replace(&mut self.cache_asked, true) {
+                        self.cache = MappedCache::open(&self.options.hwcaps);
+                    }
+                    let found = self.cache.as_ref().and_then(|cache| cache.look_up(name, &self.options.hwcaps));
                     match found.filter(|path| !(no_default && self.layout.covers(path))) {
-                        Some(path) => c_string(path)?,
+                        Some(path) => c_string(&path)?,
                         None => continue,
                     }
                 }
@@ -208,24 +217,44 @@ impl Finder {
         }
         Ok(Err(wrong_class))
     }
+}
 
-    fn load_cache(&mut self) {
-        self.cache_asked = true;
-        self.cache = map_cache().and_then(|bytes| {
-            let cache = Cache::parse(bytes).ok()?;
-            Some((bytes, cache.ranking(&self.options.hwcaps)))
-        });
+/// The cache file while it is mapped, and what this machine makes of it.
+struct MappedCache {
+    /// Its bytes; they are only lent while this value lives.
+    bytes: &'static [u8],
+    ranking: Ranking,
+}
+
+impl MappedCache {
+    /// Maps the cache file; `None` if there is none or it is broken.
+    fn open(hwcaps: &Hwcaps<'_>) -> Option<MappedCache> {
+        let fd = sys::open_read(CACHE_PATH).ok()?;
+        let size = usize::try_from(sys::status(fd.as_fd()).ok()?.size).ok().filter(|&size| size > 0)?;
+        // SAFETY: a new mapping at a place of the kernel's choice.
+        let at = unsafe { sys::map_file(sys::Place::Anywhere, size, sys::Prot::READ, fd.as_fd(), 0).ok()? };
+        // SAFETY: `size` bytes are mapped there until this value is dropped, and nothing borrows them for longer. ldconfig replaces the
+        // file by renaming, so they do not change.
+        let mut cache = MappedCache {
+            bytes: unsafe { core::slice::from_raw_parts(at.as_ptr(), size) },
+            ranking: Ranking::default(),
+        };
+        cache.ranking = Cache::parse(cache.bytes).ok()?.ranking(hwcaps);
+        Some(cache)
+    }
+
+    /// The path for a name.
+    fn look_up(&self, name: &[u8], hwcaps: &Hwcaps<'_>) -> Option<Vec<u8>> {
+        Some(Cache::parse(self.bytes).ok()?.lookup(name, hwcaps, &self.ranking)?.to_vec())
     }
 }
 
-/// Maps the cache file for the life of the process, as glibc does.
-fn map_cache() -> Option<&'static [u8]> {
-    let fd = sys::open_read(CACHE_PATH).ok()?;
-    let size = usize::try_from(sys::status(fd.as_fd()).ok()?.size).ok().filter(|&size| size > 0)?;
-    // SAFETY: a new mapping at a place of the kernel's choice.
-    let at = unsafe { sys::map_file(sys::Place::Anywhere, size, sys::Prot::READ, fd.as_fd(), 0).ok()? };
-    // SAFETY: `size` bytes are mapped there, and never unmapped. ldconfig replaces the file by renaming, so they do not change.
-    Some(unsafe { core::slice::from_raw_parts(at.as_ptr(), size) })
+impl Drop for MappedCache {
+    fn drop(&mut self) {
+        let start = self.bytes.as_ptr() as usize;
+        // SAFETY: nothing borrows the bytes any more. There is no recourse if this fails.
+        let _ = unsafe { sys::unmap(Addr(start)..Addr(start + self.bytes.len())) };
+    }
 }
 
 /// The directory of an object's file, as `$ORIGIN` means it: absolute, without resolving links.

@@ -59,7 +59,9 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
             return Ok(Some(process.main));
         }
         let asker = process.linker.find_by_address(request.caller).unwrap_or(process.main);
-        match begin(process, name, asker, request.mode)? {
+        let begun = begin(process, name, asker, request.mode);
+        process.finder.rest();
+        match begun? {
             None => return Ok(None),
             Some(opened) => opened,
         }

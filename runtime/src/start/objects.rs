@@ -80,6 +80,7 @@ impl Loaded {
         let mut roots = alloc::vec![main];
         roots.extend(load_preloads(&mut linker, &mut transaction, &mut finder, request, main));
         let closure = linker.closure(&mut transaction, &mut finder, &roots)?;
+        finder.rest();
         place_interpreter(&mut linker, interpreter, &closure);
         for &id in &closure {
             linker.objects[id].global = true;
