@@ -83,13 +83,14 @@ impl Request {
     fn take_off_own_arguments(&mut self, stack: &mut InitialStack) {
         self.program = stack.arg(self.options.consumed);
         stack.drop_arguments(self.options.consumed);
-        if self.options.launched {
-            if let Some(program) = self.program {
-                disguise::as_direct_start(stack, self.options.execfn.unwrap_or(program), self.options.argv0);
-            }
-        }
         if let Some(name) = self.options.argv0 {
             stack.set_argv0(name);
+        }
+        if self.options.launched {
+            if let Some(program) = self.program {
+                // Last, because it puts the strings of the arguments where they will stay.
+                disguise::as_direct_start(stack, self.options.execfn.unwrap_or(program), self.options.argv0);
+            }
         }
     }
 
