@@ -4,3 +4,4 @@ pub mod patched;
 pub mod report;
 pub mod rounds;
 pub mod spawn;
+pub mod traps;

@@ -8,13 +8,26 @@ use std::fmt::Write;
 pub fn table(floor: &Spread, groups: &[Group]) -> String {
     let mut text = format!(
         "fork, exec and exit without a loader: {:.0} us. Levels 0 and 1 are compared with the system's loader binding lazily,\n\
-         level 2 with LD_BIND_NOW: medians of neighbouring starts. 'net' is the same with the above taken off both.\n\n",
+         level 2 with LD_BIND_NOW: medians of neighbouring starts. 'net' is the same with the above taken off both. 'pages' are those\n\
+         brought in, 'faults' the page faults among them (the others were filled in advance), 'own' the pages that belong to no file.\n\n",
         floor.median
     );
     let _ = writeln!(
         text,
-        "{:<9} {:<6} {:>4} {:<20} {:>8}  {:>5} {:>13} {:>5} {:>7} {:>6} {:>6} {:>6}",
-        "program", "way", "libs", "loader", "us", "ratio", "min..max", "net", "faults", "dirty", "calls", "seals"
+        "{:<9} {:<6} {:>4} {:<20} {:>8}  {:>5} {:>13} {:>5} {:>6} {:>6} {:>6} {:>6} {:>6}",
+        "program",
+        "way",
+        "libs",
+        "loader",
+        "us",
+        "ratio",
+        "min..max",
+        "net",
+        "pages",
+        "faults",
+        "own",
+        "calls",
+        "seals"
     );
     for group in groups {
         for setting in [Setting::SystemLazy, Setting::SystemNow, Setting::Seal(0), Setting::Seal(1), Setting::Seal(2)] {
@@ -28,13 +41,14 @@ pub fn table(floor: &Spread, groups: &[Group]) -> String {
             };
             let _ = writeln!(
                 text,
-                "{:<9} {:<6} {:>4} {:<20} {:>8.0}  {ratio} {:>7.0} {:>6} {:>6} {:>6}",
+                "{:<9} {:<6} {:>4} {:<20} {:>8.0}  {ratio} {:>6.0} {:>6} {:>6} {:>6} {:>6}",
                 group.program,
                 group.way.word(),
                 series.observed.libraries,
                 setting.word(),
                 series.time.median,
                 series.faults.median,
+                series.traps.map_or("?".into(), |traps| traps.to_string()),
                 series.observed.dirty,
                 series.observed.calls,
                 series.observed.seals,
@@ -65,14 +79,15 @@ fn json_group(group: &Group) -> String {
 fn json_series(series: &Series) -> String {
     let observed = &series.observed;
     format!(
-        "{{\"setting\":\"{}\",\"time\":{},\"opponent\":\"{}\",\"ratio\":{},\"net\":{},\"faults\":{},\
-         \"dirty_pages\":{},\"calls\":{},\"seals\":{},\"libraries\":{}}}",
+        "{{\"setting\":\"{}\",\"time\":{},\"opponent\":\"{}\",\"ratio\":{},\"net\":{},\"pages\":{},\
+         \"faults\":{},\"own_pages\":{},\"calls\":{},\"seals\":{},\"libraries\":{}}}",
         series.setting.word(),
         json_spread(&series.time),
         series.setting.opponent().word(),
         json_spread(&series.ratio),
         json_spread(&series.net),
         json_spread(&series.faults),
+        series.traps.map_or("null".into(), |traps| traps.to_string()),
         observed.dirty,
         observed.calls,
         observed.seals,

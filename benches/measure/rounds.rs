@@ -2,6 +2,7 @@
 
 use super::patched::{Program, ARRIVED};
 use super::spawn::{Cost, Setting, Start, Way};
+use super::traps;
 use conformance::attack::maps;
 use conformance::attack::trace::{Stop, Tracee, MSEAL};
 use std::collections::BTreeSet;
@@ -38,7 +39,7 @@ pub struct Observed {
     pub calls: usize,
     /// Those of mseal.
     pub seals: usize,
-    /// Pages that it alone has, changed.
+    /// Pages of its own: changed, or in no file.
     pub dirty: u64,
     /// Libraries mapped, beside the program and the loader.
     pub libraries: usize,
@@ -55,8 +56,10 @@ pub struct Series {
     pub ratio: Spread,
     /// The same ratio when what fork, exec and exit cost without a loader is taken off both.
     pub net: Spread,
-    /// Page faults.
+    /// Pages brought in: page faults, and pages that were filled in advance.
     pub faults: Spread,
+    /// Page faults that interrupted the process, if the kernel lets them be counted.
+    pub traps: Option<u64>,
     /// Under ptrace.
     pub observed: Observed,
 }
@@ -89,9 +92,7 @@ impl Group {
         let starts = Setting::ALL.map(|setting| Start::new(program, way, setting, interpreter));
         let starts = starts.into_iter().collect::<io::Result<Vec<_>>>()?;
         let observed = starts.iter().map(observe).collect::<io::Result<Vec<_>>>()?;
-        for start in &starts {
-            start.run()?;
-        }
+        let traps = starts.iter().map(traps::count).collect::<io::Result<Vec<_>>>()?;
         let mut costs: Vec<Vec<Cost>> = vec![Vec::new(); starts.len()];
         let begin = Instant::now();
         for round in 0..limits.rounds {
@@ -104,7 +105,8 @@ impl Group {
                 costs[index].push(starts[index].run()?);
             }
         }
-        let series = (0..starts.len()).map(|index| series(index, &costs, floor, observed[index])).collect();
+        let series =
+            (0..starts.len()).map(|index| series(index, &costs, floor, (observed[index], traps[index]))).collect();
         Ok(Group { program: program.name.clone(), way, rounds: costs[0].len(), series })
     }
 
@@ -118,7 +120,7 @@ fn microseconds(cost: &Cost) -> f64 {
     cost.time.as_secs_f64() * 1e6
 }
 
-fn series(index: usize, costs: &[Vec<Cost>], floor: f64, observed: Observed) -> Series {
+fn series(index: usize, costs: &[Vec<Cost>], floor: f64, (observed, traps): (Observed, Option<u64>)) -> Series {
     let setting = Setting::ALL[index];
     let own = &costs[index];
     let opponent = Setting::ALL.iter().position(|&s| s == setting.opponent()).unwrap_or(index);
@@ -132,6 +134,7 @@ fn series(index: usize, costs: &[Vec<Cost>], floor: f64, observed: Observed) -> 
         ratio: ratio(0.0),
         net: ratio(floor),
         faults: Spread::of(own.iter().map(|cost| cost.faults as f64).collect()),
+        traps,
         observed,
     }
 }
@@ -159,7 +162,7 @@ fn observe(start: &Start) -> io::Result<Observed> {
         }
     }
     let regions = maps::of_process(tracee.pid())?;
-    let dirty = regions.iter().map(|region| region.private_dirty).sum::<u64>() / PAGE;
+    let dirty = regions.iter().map(|region| region.anonymous).sum::<u64>() / PAGE;
     let code = regions.iter().filter(|r| r.permissions.contains('x') && r.name.starts_with('/'));
     let objects: BTreeSet<&str> = code.map(|region| region.name.as_str()).collect();
     Ok(Observed { calls, seals, dirty, libraries: objects.len().saturating_sub(2) })

@@ -82,7 +82,7 @@ pub struct Start {
 pub struct Cost {
     /// From before the spawn to after the wait.
     pub time: Duration,
-    /// Page faults that needed no input.
+    /// Pages brought in without input: by page faults, or in advance.
     pub faults: i64,
 }
 

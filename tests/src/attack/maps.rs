@@ -14,8 +14,9 @@ pub struct Region {
     pub permissions: String,
     /// Path, `[name]`, or nothing for anonymous memory.
     pub name: String,
-    /// Bytes written to and not shared; 0 if only `maps` was read.
-    pub private_dirty: u64,
+    /// Bytes of memory that belong to no file: written to, or never in one; 0 if only `maps` was read. (`Private_Dirty` would count
+    /// pages of a file that was written a moment ago, too.)
+    pub anonymous: u64,
     /// `VmFlags` holds `sl`.
     pub sealed: bool,
 }
@@ -48,9 +49,9 @@ pub fn parse(text: &str) -> Option<Vec<Region>> {
         let (first, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         match (first.strip_suffix(':'), regions.last_mut()) {
             (None, _) => regions.push(head(first, rest)?),
-            (Some("Private_Dirty"), Some(region)) => {
+            (Some("Anonymous"), Some(region)) => {
                 let kibibytes: u64 = rest.trim().strip_suffix(" kB")?.parse().ok()?;
-                region.private_dirty = kibibytes * 1024;
+                region.anonymous = kibibytes * 1024;
             }
             (Some("VmFlags"), Some(region)) => region.sealed = rest.split_whitespace().any(|flag| flag == "sl"),
             (Some(_), Some(_)) => {}
@@ -75,7 +76,7 @@ fn head(range: &str, rest: &str) -> Option<Region> {
         end: u64::from_str_radix(end, 16).ok()?,
         permissions,
         name: name.to_string(),
-        private_dirty: 0,
+        anonymous: 0,
         sealed: false,
     })
 }
@@ -89,16 +90,16 @@ mod tests {
         let text = "\
 55d0-55e0 r-xp 00001000 fe:00 1234                       /usr/bin/a b
 Size:                 64 kB
-Private_Dirty:         8 kB
+Anonymous:         8 kB
 VmFlags: rd ex mr mw me sl 
 7f00-7f10 rw-p 00000000 00:00 0 
-Private_Dirty:         0 kB
+Anonymous:         0 kB
 VmFlags: rd wr mr mw me ac 
 ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]
 ";
         let regions = parse(text).expect("of known form");
         let seen: Vec<_> =
-            regions.iter().map(|r| (r.start, r.name.as_str(), r.private_dirty, r.sealed, r.writable())).collect();
+            regions.iter().map(|r| (r.start, r.name.as_str(), r.anonymous, r.sealed, r.writable())).collect();
         let vsyscall = 0xffff_ffff_ff60_0000;
         let expected = [
             (0x55d0, "/usr/bin/a b", 8192, true, false),
@@ -112,7 +113,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsysca
     #[test]
     fn the_maps_of_this_process_are_read() {
         let regions = of_process(std::process::id()).expect("readable");
-        assert!(regions.iter().any(|r| r.name == "[stack]" && r.private_dirty > 0));
+        assert!(regions.iter().any(|r| r.name == "[stack]" && r.anonymous > 0));
         let text = fs::read_to_string("/proc/self/maps").expect("readable");
         assert!(parse(&text).is_some_and(|r| !r.is_empty()));
     }

@@ -161,7 +161,7 @@ fn attacked(fields: &[&str]) -> Option<Attacked> {
         end: u64::from_str_radix(end, 16).ok()?,
         permissions: permissions.to_string(),
         name: name.to_string(),
-        private_dirty: 0,
+        anonymous: 0,
         sealed: *sealed == "1",
     };
     Some(Attacked { region, outcomes })
