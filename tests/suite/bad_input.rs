@@ -53,13 +53,16 @@ fn trials() -> Result<Vec<Trial>, String> {
 impl Bench {
     fn check(&self, case: &Case, role: Role) -> Result<Completion, Failed> {
         let folder = self.folder(case, role)?;
+        if let Some(reason) = stage::missing(case, &self.loader.interpreter, &folder) {
+            return Ok(Completion::ignored_with(reason));
+        }
         let sound = self.sound_output(role)?;
         let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
-        let system = stage::start(Path::new(SYSTEM), role, &folder, 1).map_err(failed)?;
+        let system = stage::start(Path::new(SYSTEM), case, role, &folder, 1).map_err(failed)?;
         // A message may name the loader: as the object that lacks a version.
         let interpreter = self.loader.interpreter.to_string_lossy();
         for level in [1, 2] {
-            let mut got = stage::start(&self.loader.interpreter, role, &folder, level).map_err(failed)?;
+            let mut got = stage::start(&self.loader.interpreter, case, role, &folder, level).map_err(failed)?;
             got.stderr = String::from_utf8_lossy(&got.stderr).replace(&*interpreter, SYSTEM).into_bytes();
             judge(case.freedom, role, &sound, &system, &got)
                 .map_err(|e| format!("level {level}, {}:\n{e}", folder.display()))?;
@@ -87,7 +90,7 @@ fn survey(bench: &Bench) -> Result<(), String> {
     for case in hostile::cases() {
         for &role in case.roles {
             let folder = bench.folder(&case, role)?;
-            let system = stage::start(Path::new(SYSTEM), role, &folder, 1).map_err(|e| e.to_string())?;
+            let system = stage::start(Path::new(SYSTEM), &case, role, &folder, 1).map_err(|e| e.to_string())?;
             let deed = Deed::of(&system, role, &bench.sound_output(role)?);
             println!("{:<45} {:<8} {:?} {}", case.name, role.word(), case.freedom, told(&deed, &system));
         }

@@ -2,10 +2,12 @@
 //!
 //! * [`image`]: an ELF file whose bytes can be changed by their names.
 //! * [`header`], [`segments`], [`dynamic`], [`lookup`], [`versions`], [`relocations`]: what is changed in a sound file, theme by theme.
+//! * [`files`]: what may stand in a file's place.
 //! * [`stage`]: the sound files, and the command lines that give a hostile one to a loader.
 //! * [`judge`]: what is expected of a loader, given what the system's did.
 
 pub mod dynamic;
+pub mod files;
 pub mod header;
 pub mod image;
 pub mod judge;
@@ -17,18 +19,31 @@ pub mod versions;
 
 use image::Image;
 use stage::Role;
+use std::io;
+use std::path::Path;
 
 /// One way to spoil a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
     /// Theme and what is wrong.
     pub name: &'static str,
-    /// Spoils a sound file.
-    pub spoil: fn(&mut Image),
+    /// What becomes of the sound file.
+    pub fault: Fault,
     /// In which roles the file is given to the loader.
     pub roles: &'static [Role],
     /// What the loader under test may do although the system's doesn't.
     pub freedom: Freedom,
+}
+
+/// What becomes of a sound file.
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {
+    /// Its bytes are changed.
+    Spoiled(fn(&mut Image)),
+    /// Something else is put in its place.
+    Replaced(fn(&Path) -> io::Result<()>),
+    /// The same, for a loader that is not root, from whom nothing is hidden.
+    Hidden(fn(&Path) -> io::Result<()>),
 }
 
 /// Where the loader under test may differ from the system's. Each allows what those before it allow.
@@ -48,7 +63,15 @@ pub enum Freedom {
 
 impl Case {
     const fn new(name: &'static str, spoil: fn(&mut Image)) -> Case {
-        Case { name, spoil, roles: &Role::ALL, freedom: Freedom::None }
+        Case { name, fault: Fault::Spoiled(spoil), roles: &Role::ALL, freedom: Freedom::None }
+    }
+
+    const fn replaced(name: &'static str, put: fn(&Path) -> io::Result<()>) -> Case {
+        Case { name, fault: Fault::Replaced(put), roles: &Role::ALL, freedom: Freedom::None }
+    }
+
+    const fn hidden(name: &'static str, put: fn(&Path) -> io::Result<()>) -> Case {
+        Case { name, fault: Fault::Hidden(put), roles: &Role::ALL, freedom: Freedom::None }
     }
 
     const fn free(self, freedom: Freedom) -> Case {
@@ -62,5 +85,6 @@ impl Case {
 
 /// All of them.
 pub fn cases() -> Vec<Case> {
-    [header::CASES, segments::CASES, dynamic::CASES, lookup::CASES, versions::CASES, relocations::CASES].concat()
+    [files::CASES, header::CASES, segments::CASES, dynamic::CASES, lookup::CASES, versions::CASES, relocations::CASES]
+        .concat()
 }

@@ -1,11 +1,12 @@
 //! The sound files, and the command lines that give a spoiled one to a loader.
 
 use super::image::Image;
-use super::Case;
+use super::{Case, Fault};
 use crate::process::{self, Outcome};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -96,9 +97,17 @@ impl Sound {
     pub fn stage(&self, case: &Case, role: Role, folder: &Path) -> io::Result<()> {
         self.sound(role, folder)?;
         let victim = folder.join(role.victim());
-        let mut image = Image::new(fs::read(&victim)?);
-        (case.spoil)(&mut image);
-        fs::write(&victim, image.bytes())
+        match case.fault {
+            Fault::Spoiled(spoil) => {
+                let mut image = Image::new(fs::read(&victim)?);
+                spoil(&mut image);
+                fs::write(&victim, image.bytes())
+            }
+            Fault::Replaced(put) | Fault::Hidden(put) => {
+                fs::remove_file(&victim)?;
+                put(&victim)
+            }
+        }
     }
 
     /// Lays out `folder` for `role` with sound files.
@@ -114,13 +123,33 @@ impl Sound {
     }
 }
 
-/// Starts the program of `role` in `folder` under `loader` at a seal level. The system's loader ignores the level.
+/// Starts the program of `case` in `role` in `folder` under `loader` at a seal level. The system's loader ignores the level.
 ///
 /// # Errors
 /// The loader can't be started.
-pub fn start(loader: &Path, role: Role, folder: &Path, level: u8) -> io::Result<Outcome> {
-    process::capture(&mut command(loader, role, folder, level), b"", LIMIT)
+pub fn start(loader: &Path, case: &Case, role: Role, folder: &Path, level: u8) -> io::Result<Outcome> {
+    let mut command = command(loader, role, folder, level);
+    if matches!(case.fault, Fault::Hidden(_)) && rustix::process::geteuid().is_root() {
+        command.uid(NOBODY);
+    }
+    process::capture(&mut command, b"", LIMIT)
 }
+
+/// Why a case can't be tried here, if it can't.
+pub fn missing(case: &Case, loader: &Path, folder: &Path) -> Option<String> {
+    if !matches!(case.fault, Fault::Hidden(_)) || !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let mut command = Command::new("/usr/bin/test");
+    command.arg("-x").arg(loader).args(["-a", "-x"]).arg(folder).uid(NOBODY).current_dir("/");
+    match command.status() {
+        Ok(status) if status.success() => None,
+        _ => Some(format!("user {NOBODY} can't reach {} and {}", loader.display(), folder.display())),
+    }
+}
+
+/// A user with no rights of its own.
+const NOBODY: u32 = 65534;
 
 /// The same as a command that has not been started.
 pub fn command(loader: &Path, role: Role, folder: &Path, level: u8) -> Command {
