@@ -9,6 +9,7 @@ use crate::object::{Kind, Object, ObjectId, ObjectTable};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::cell::RefCell;
+use core::sync::atomic::{AtomicBool, Ordering};
 use goblin::elf::sym::{
     STB_GLOBAL, STB_GNU_UNIQUE, STB_WEAK, STT_COMMON, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE, STT_OBJECT, STT_TLS,
     STV_HIDDEN, STV_INTERNAL, STV_PROTECTED,
@@ -17,6 +18,9 @@ use goblin::elf::sym::{
 /// `SHN_ABS`: the value of the symbol is not relative to the object.
 pub const SHN_ABS: u16 = 0xfff1;
 const SHN_UNDEF: u16 = 0;
+
+/// `LD_DYNAMIC_WEAK`: a weak definition gives way to a strong one further on, as before glibc 2.1.91.
+pub static DYNAMIC_WEAK: AtomicBool = AtomicBool::new(false);
 
 /// What the result of a lookup is used for, which decides whether the executable's symbols count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,6 +115,7 @@ impl<'o> Scope<'o> {
             None => 0,
             Some(skip) => self.entries.iter().position(|e| e.id == skip)? + 1,
         };
+        let mut first_weak = None;
         for (filter, entry) in self.filters[start..].iter().zip(&self.entries[start..]) {
             if !filter.may_hold(query.name.gnu) {
                 continue;
@@ -120,13 +125,17 @@ impl<'o> Scope<'o> {
             }
             if let Some(symbol) = entry.find(query) {
                 let found = Definition { object: entry.id, symbol };
+                if symbol.st_info >> 4 == STB_WEAK && DYNAMIC_WEAK.load(Ordering::Relaxed) {
+                    first_weak = first_weak.or(Some(found));
+                    continue;
+                }
                 if symbol.st_info >> 4 == STB_GNU_UNIQUE {
                     return Some(one_of_a_kind(unique, query.name.name, found));
                 }
                 return Some(found);
             }
         }
-        None
+        first_weak
     }
 }
 

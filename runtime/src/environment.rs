@@ -11,6 +11,8 @@ pub struct Environment {
     pub preload: Option<&'static [u8]>,
     /// `LD_BIND_NOW`, non-empty
     pub bind_now: bool,
+    /// `LD_DYNAMIC_WEAK`
+    pub dynamic_weak: bool,
     /// `LD_DEBUG`
     pub debug: Option<&'static [u8]>,
     /// `LD_DEBUG_OUTPUT`
@@ -61,6 +63,7 @@ impl Environment {
                 b"LD_BIND_NOW" => environment.bind_now = !value.is_empty(),
                 b"GLIBC_TUNABLES" => environment.tunables = Some(value),
                 b"LD_TRACE_LOADED_OBJECTS" => environment.trace = !value.is_empty(),
+                b"LD_DYNAMIC_WEAK" if !secure => environment.dynamic_weak = true,
                 b"LD_LIBRARY_PATH" if !secure => environment.library_path = Some(value),
                 b"LD_DEBUG" if !secure => environment.debug = Some(value),
                 b"LD_DEBUG_OUTPUT" if !secure => environment.debug_output = Some(value),

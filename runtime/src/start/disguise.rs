@@ -21,11 +21,8 @@ pub fn copy_arguments(stack: &mut InitialStack) {
 /// be off the stack's argument array; `argv0` is what the program is to be called.
 pub fn as_direct_start(stack: &InitialStack, program: &'static CStr, argv0: Option<&'static CStr>) {
     set_name(program);
-    let Some(area) = move_argument_strings(stack, argv0) else {
-        return;
-    };
-    // Where the kernel refuses, the arguments are right but for zero bytes at their end.
-    let _ = show_arguments(area);
+    // Without /proc the arguments are shown as they were.
+    let _ = move_argument_strings(stack, argv0);
 }
 
 /// The name in `/proc/PID/comm`: as exec sets it, the file's.
@@ -37,10 +34,11 @@ fn set_name(program: &CStr) {
     let _ = unsafe { sys::prctl(PR_SET_NAME, [path[base..].as_ptr() as usize, 0, 0, 0]) };
 }
 
-/// Moves the strings of the arguments to the start of the area in which the kernel has put them, where `/proc/PID/cmdline` begins to read,
-/// and clears the rest of the area. The area's start and the new end of the strings.
-fn move_argument_strings(stack: &InitialStack, argv0: Option<&'static CStr>) -> Option<(usize, usize)> {
-    let (start, end) = argument_area()?;
+/// Moves the strings of the arguments to the end of the area in which the kernel has put them, next to the environment, and tells the kernel
+/// that they begin there. Where it refuses, they move to the start of the area, followed by zero bytes.
+fn move_argument_strings(stack: &InitialStack, argv0: Option<&'static CStr>) -> Option<()> {
+    let stat = Stat::read()?;
+    let (start, end) = (stat.field(48)? as usize, stat.field(49)? as usize);
     let mut strings: Vec<u8> = Vec::with_capacity(end - start);
     let mut offsets = Vec::with_capacity(stack.argc());
     for index in 0..stack.argc() {
@@ -49,18 +47,17 @@ fn move_argument_strings(stack: &InitialStack, argv0: Option<&'static CStr>) -> 
         offsets.push(strings.len());
         strings.extend_from_slice(shown.to_bytes_with_nul());
     }
-    if strings.len() > end - start {
-        return None;
-    }
-    // SAFETY: the area held the original strings, which nothing refers to any more.
+    let wanted = end.checked_sub(strings.len()).filter(|at| *at >= start)?;
+    let target = if show_arguments(&stat, wanted).is_some() { wanted } else { start };
+    // SAFETY: the area held the original strings, which nothing refers to any more, and the strings fit.
     unsafe {
-        core::ptr::copy_nonoverlapping(strings.as_ptr(), start as *mut u8, strings.len());
-        core::ptr::write_bytes((start + strings.len()) as *mut u8, 0, end - start - strings.len());
+        core::ptr::write_bytes(start as *mut u8, 0, end - start);
+        core::ptr::copy_nonoverlapping(strings.as_ptr(), target as *mut u8, strings.len());
         for (index, offset) in offsets.iter().enumerate() {
-            *stack.argv().add(index) = (start + offset) as *mut u8;
+            *stack.argv().add(index) = (target + offset) as *mut u8;
         }
     }
-    Some((start, start + strings.len()))
+    Some(())
 }
 
 /// The numbers of `/proc/self/stat` from the fourth on (proc_pid_stat(5)), by their field number there.
@@ -90,14 +87,8 @@ impl Stat {
     }
 }
 
-fn argument_area() -> Option<(usize, usize)> {
-    let stat = Stat::read()?;
-    Some((stat.field(48)? as usize, stat.field(49)? as usize))
-}
-
-/// Tells the kernel where the arguments end now.
-fn show_arguments((arg_start, arg_end): (usize, usize)) -> Option<()> {
-    let stat = Stat::read()?;
+/// Tells the kernel where the arguments begin now.
+fn show_arguments(stat: &Stat, arg_start: usize) -> Option<()> {
     let map = MemoryMap {
         start_code: stat.field(26)?,
         end_code: stat.field(27)?,
@@ -107,7 +98,7 @@ fn show_arguments((arg_start, arg_end): (usize, usize)) -> Option<()> {
         start_brk: stat.field(47)?,
         brk: sys::program_break(),
         arg_start: arg_start as u64,
-        arg_end: arg_end as u64,
+        arg_end: stat.field(49)?,
         env_start: stat.field(50)?,
         env_end: stat.field(51)?,
         auxv: 0,

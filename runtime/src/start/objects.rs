@@ -149,7 +149,11 @@ fn load_program(
     // A name without a slash is not searched in the library path.
     let options = SearchOptions { library_path: None, ..request.search_options(&CpuFeatures::default()) };
     let mut finder = Finder::new(options);
-    let opened = finder.open(path.to_bytes(), None, &loader::object::ObjectTable::new())?;
+    let opened = finder.open(path.to_bytes(), None, &loader::object::ObjectTable::new()).map_err(|mut error| {
+        // As glibc, which has no error number for a search that found nothing.
+        error.errno = error.errno.filter(|_| path.to_bytes().contains(&b'/'));
+        error
+    })?;
     request::refuse_own_image(&opened, base)?;
     let origin = request.program_origin(&opened);
     let mut object = file::load(opened, Kind::Executable, path.to_bytes())?;

@@ -12,9 +12,11 @@ use crate::options::{Action, OptionError, Options};
 use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::ffi::CStr;
+use core::sync::atomic::Ordering;
 use loader::addr::Addr;
 use loader::error::Lossy;
 use loader::file::Opened;
+use loader::lookup;
 use loader::object::Kind;
 use loader::reloc::PltMode;
 use loader::seal::tunables::SealTunables;
@@ -47,6 +49,7 @@ impl Request {
         if secure {
             stack.retain_environment(environment::is_safe);
         }
+        lookup::DYNAMIC_WEAK.store(environment.dynamic_weak, Ordering::Relaxed);
         logger::install(environment.debug.unwrap_or_default());
         redirect(&environment);
         let mut seal = SealTunables::parse(environment.tunables.unwrap_or_default(), secure);
