@@ -116,7 +116,8 @@ pub fn difference(expected: &Outcome, got: &Outcome) -> Option<String> {
 /// How many differing lines of a stream are shown.
 const SHOWN: usize = 12;
 
-fn stream_difference(name: &str, expected: &[u8], got: &[u8]) -> Option<String> {
+/// What differs between two streams called `name`, from the first differing line on, or `None`.
+pub fn stream_difference(name: &str, expected: &[u8], got: &[u8]) -> Option<String> {
     if expected == got {
         return None;
     }
