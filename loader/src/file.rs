@@ -129,7 +129,7 @@ pub fn load(opened: Opened, kind: Kind, asked: &[u8]) -> Result<Object, LoadErro
         return Err(complain(Reason::Fault("cannot dynamically load executable")));
     }
     let plan = plan::plan(header.e_type, &headers, status.size).map_err(complain)?;
-    if header::find(&headers, PT_DYNAMIC).is_none() {
+    if header::find(&headers, PT_DYNAMIC).is_none_or(|h| h.p_filesz == 0) {
         return Err(complain(Reason::Fault("object file has no dynamic section")));
     }
     let mapped = apply::map_image(fd.as_fd(), &plan)

@@ -39,17 +39,6 @@ pub fn apply(plan: &SealPlan, level: SealLevel) {
     }
 }
 
-/// Seals ranges that it is no failure to leave open, at any level: the kernel's own pages.
-pub fn apply_if_possible(range: Range<Addr>, name: &[u8], level: SealLevel) {
-    if level == SealLevel::Off || UNSUPPORTED.load(Ordering::Relaxed) {
-        return;
-    }
-    match sys::mseal(range.clone()) {
-        Ok(()) => log::debug!(target: "seal", "{:#x}-{:#x} whole   sealed {}", range.start, range.end, Lossy(name)),
-        Err(errno) => refused(&Refused { range, errno }, name, SealLevel::BestEffort),
-    }
-}
-
 fn refused(refused: &Refused, name: &[u8], level: SealLevel) {
     let Refused { range, errno } = refused;
     if level == SealLevel::Enforced {

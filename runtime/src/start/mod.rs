@@ -186,8 +186,10 @@ fn check_versions(loaded: &Loaded) -> Result<(), Failure> {
                     "{}: {error}",
                     Lossy(loaded.linker.objects[loaded.main].display_name())
                 ));
-            } else {
+            } else if matches!(error.reason, Reason::MissingVersion { .. }) {
                 fatal.push(error);
+            } else {
+                return Err(Failure::Load(error));
             }
         }
     }
@@ -341,14 +343,13 @@ fn seal_all(process: &Process, list: &[ObjectId]) -> Result<(), Failure> {
     if process.level() != SealLevel::Off {
         plan.add_range(b"[interpreter's tables]", read_only, None);
     }
-    seal::add_heap(&mut plan, process.level());
-    apply::apply(&plan, process.level());
-    if let Some(vdso) = process.vdso.filter(|_| process.seal.vdso) {
-        let start = process.linker.objects[vdso].image.range.start;
-        if let Some(pages) = vvar::below(start, sys::is_kernel_page) {
-            apply::apply_if_possible(pages, b"[vvar]", process.level());
+    if let Some(vdso) = process.vdso.filter(|_| process.seal.vdso && process.level() != SealLevel::Off) {
+        if let Some(pages) = vvar::below(process.linker.objects[vdso].image.range.start, sys::is_kernel_page) {
+            plan.add_range(b"[vvar]", pages, None);
         }
     }
+    seal::add_heap(&mut plan, process.level());
+    apply::apply(&plan, process.level());
     Ok(())
 }
 

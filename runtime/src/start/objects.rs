@@ -16,7 +16,7 @@ use goblin::elf64::program_header::{PT_INTERP, PT_LOAD, PT_PHDR};
 use loader::addr::{Addr, Bias, VAddr};
 use loader::elf::header::{self, ProgramHeader};
 use loader::elf::property;
-use loader::error::{LoadError, Lossy};
+use loader::error::{LoadError, Lossy, Reason};
 use loader::file;
 use loader::image::Image;
 use loader::linker::{Linker, Transaction};
@@ -78,7 +78,7 @@ impl Loaded {
         let interpreter = linker.add(&mut transaction, adopt_interpreter(base, dynamic, interpreter_name)?);
         linker.objects[interpreter].stage = loader::object::Stage::Relocated;
         let mut roots = alloc::vec![main];
-        roots.extend(load_preloads(&mut linker, &mut transaction, &mut finder, request, main));
+        roots.extend(load_preloads(&mut linker, &mut transaction, &mut finder, request, main)?);
         let closure = linker.closure(&mut transaction, &mut finder, &roots)?;
         finder.rest();
         place_interpreter(&mut linker, interpreter, &closure);
@@ -215,34 +215,32 @@ fn adopt_vdso(header: Addr) -> Result<Option<Object>, Failure> {
     Ok(Some(object))
 }
 
-/// Loads the preloads. One that can't be loaded is reported and left out.
+/// Loads the preloads. One that can't be loaded is reported and left out; version tables in an unknown format are an error, as in glibc,
+/// which reads them when everything is loaded.
 fn load_preloads(
     linker: &mut Linker,
     transaction: &mut Transaction,
     finder: &mut Finder,
     request: &Request,
     main: ObjectId,
-) -> Vec<ObjectId> {
-    let mut loaded = Vec::new();
-    let mut load = |name: &[u8], from: &str| match linker.require(transaction, finder, name, Some(main)) {
-        Ok(id) => loaded.push(id),
-        Err(error) => crate::logger::line(format_args!(
-            "ERROR: ld.so: object '{}' from {from} cannot be preloaded ({}): ignored.",
-            Lossy(name),
-            error.cause()
-        )),
-    };
-    for name in path::split_preload(request.environment.preload.unwrap_or_default(), request.secure) {
-        load(name, "LD_PRELOAD");
-    }
-    for name in path::split_preload(request.options.preload.unwrap_or_default(), request.secure) {
-        load(name, "--preload");
-    }
+) -> Result<Vec<ObjectId>, LoadError> {
     let list = preload_file();
-    for name in path::split_preload_file(&list) {
-        load(name, "/etc/ld.so.preload");
+    let variable = path::split_preload(request.environment.preload.unwrap_or_default(), request.secure);
+    let option = path::split_preload(request.options.preload.unwrap_or_default(), request.secure);
+    let named = variable.map(|name| (name, "LD_PRELOAD")).chain(option.map(|name| (name, "--preload")));
+    let mut loaded = Vec::new();
+    for (name, from) in named.chain(path::split_preload_file(&list).map(|name| (name, "/etc/ld.so.preload"))) {
+        match linker.require(transaction, finder, name, Some(main)) {
+            Ok(id) => loaded.push(id),
+            Err(error) if matches!(error.reason, Reason::RecordVersion { .. }) => return Err(error),
+            Err(error) => crate::logger::line(format_args!(
+                "ERROR: ld.so: object '{}' from {from} cannot be preloaded ({}): ignored.",
+                Lossy(name),
+                error.cause()
+            )),
+        }
     }
-    loaded
+    Ok(loaded)
 }
 
 fn preload_file() -> Vec<u8> {
