@@ -3,14 +3,21 @@
 //! What the system's loader refuses cleanly is refused in the same words, what it accepts is accepted, and what it crashes on
 //! is refused with one line: `conformance::hostile` has the rules. `BAD_INPUT_SURVEY=1` prints what the system's loader does.
 
+use conformance::attack::maps;
+use conformance::attack::trace::{End, Tracee};
 use conformance::hostile::judge::{judge, told, Deed};
 use conformance::hostile::stage::{self, Role, Sound};
 use conformance::hostile::{self, Case};
 use conformance::loader::SYSTEM;
+use conformance::process::{self, Ending};
 use conformance::{suite, Loader};
 use libtest_mimic::{Completion, Failed, Trial};
+use object::{Object, ObjectSymbol};
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 
 /// What the checks share.
@@ -18,6 +25,8 @@ struct Bench {
     loader: Loader,
     cache: PathBuf,
     sound: Sound,
+    /// Where `__tls_get_addr` lies in the loader.
+    tls_get_addr: Range<u64>,
 }
 
 fn main() -> ExitCode {
@@ -35,7 +44,8 @@ fn trials() -> Result<Vec<Trial>, String> {
     let loader = Loader::under_test(option_env!("LDSEAL_INTERPRETER"), env!("CARGO_BIN_EXE_ldseal"))?;
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bad_input");
     let sound = Sound::build(&suite::scratch(&cache, "sound")?)?;
-    let bench = Arc::new(Bench { loader, cache, sound });
+    let tls_get_addr = range_of(&loader.interpreter, b"__tls_get_addr")?;
+    let bench = Arc::new(Bench { loader, cache, sound, tls_get_addr });
     if std::env::var_os("BAD_INPUT_SURVEY").is_some() {
         survey(&bench)?;
     }
@@ -47,10 +57,76 @@ fn trials() -> Result<Vec<Trial>, String> {
             trials.push(Trial::ignorable_test(name, move || bench.check(&case, role)));
         }
     }
+    for role in Role::ALL {
+        for part in 0..RANDOM_PARTS {
+            let bench = Arc::clone(&bench);
+            trials.push(Trial::test(format!("random/{part} {}", role.word()), move || Ok(bench.random(part, role)?)));
+        }
+    }
     Ok(trials)
 }
 
+/// Trials of files spoiled by chance for each role, and files for each of these trials; `BAD_INPUT_RANDOM` sets another number.
+const RANDOM_PARTS: u64 = 4;
+const RANDOM_FILES: u64 = 100;
+
 impl Bench {
+    /// Whatever a file says, it is not the loader that faults, and nothing takes forever.
+    fn random(&self, part: u64, role: Role) -> Result<(), String> {
+        let files = std::env::var("BAD_INPUT_RANDOM").ok().and_then(|n| n.parse().ok()).unwrap_or(RANDOM_FILES);
+        let folder = suite::scratch(&self.cache, &format!("random.{part}.{}", role.word()))?;
+        let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
+        self.sound.sound(role, &folder).map_err(failed)?;
+        let mut report = Vec::new();
+        for seed in part * files..(part + 1) * files {
+            self.sound.stage_random(seed, role, &folder).map_err(failed)?;
+            let mut command = stage::command(&self.loader.interpreter, role, &folder, 1 + (seed % 2) as u8);
+            let outcome = process::capture(&mut command, b"", stage::LIMIT).map_err(failed)?;
+            let wrong = match outcome.ending {
+                Ending::Exit(_) => continue,
+                Ending::TimedOut => self.is_slow(role, &folder).map_err(failed)?,
+                Ending::Signal(_) => self.fault_of_loader(command).map_err(failed)?,
+            };
+            if let Some(wrong) = wrong {
+                let kept = folder.join(format!("{}.{seed}", role.victim()));
+                std::fs::copy(folder.join(role.victim()), &kept).map_err(failed)?;
+                report.push(format!("{}: {wrong}", kept.display()));
+            }
+        }
+        match report.is_empty() {
+            true => Ok(()),
+            false => Err(report.join("\n")),
+        }
+    }
+
+    /// What takes as long under the system's loader is no fault of ours: gigabytes of thread-local storage, for instance.
+    fn is_slow(&self, role: Role, folder: &Path) -> std::io::Result<Option<String>> {
+        let outcome = process::capture(&mut stage::command(Path::new(SYSTEM), role, folder, 1), b"", stage::LIMIT)?;
+        Ok((outcome.ending != Ending::TimedOut).then(|| "it takes forever".into()))
+    }
+
+    /// Where it faults, if that is in the loader.
+    ///
+    /// Two faults there are none of the loader's: `__tls_get_addr` called with garbage, and the call of a constructor or destructor
+    /// whose address the file gives.
+    fn fault_of_loader(&self, mut command: Command) -> std::io::Result<Option<String>> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut tracee = Tracee::start(&mut command)?;
+        let End::Fault { signal, address } = tracee.run()? else { return Ok(None) };
+        let regions = maps::of_process(tracee.pid())?;
+        let own = |region: &&maps::Region| Path::new(&region.name) == self.loader.interpreter;
+        let base = regions.iter().find(own).map_or(0, |region| region.start);
+        let region = regions.iter().find(|region| (region.start..region.end).contains(&address));
+        if region.filter(own).is_none() || self.tls_get_addr.contains(&(address - base)) {
+            return Ok(None);
+        }
+        let mut instruction = [0; 2];
+        File::open(format!("/proc/{}/mem", tracee.pid()))?.read_exact_at(&mut instruction, address)?;
+        // `call *register` and `jmp *register`, with and without a prefix for the upper eight registers.
+        let calls = matches!(instruction, [0xff, _] | [0x41, 0xff]);
+        Ok((!calls).then(|| format!("signal {signal} in the loader at {:#x}", address - base)))
+    }
+
     fn check(&self, case: &Case, role: Role) -> Result<Completion, Failed> {
         let folder = self.folder(case, role)?;
         if let Some(reason) = stage::missing(case, &self.loader.interpreter, &folder) {
@@ -83,6 +159,15 @@ impl Bench {
             Role::Preload => b"constructor\nplain\n".to_vec(),
         })
     }
+}
+
+/// Where a dynamic symbol of a file lies, as link-time addresses.
+fn range_of(file: &Path, name: &[u8]) -> Result<Range<u64>, String> {
+    let bytes = std::fs::read(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let parsed = object::File::parse(bytes.as_slice()).map_err(|e| format!("{}: {e}", file.display()))?;
+    let symbol = parsed.dynamic_symbols().find(|symbol| symbol.name_bytes() == Ok(name));
+    let symbol = symbol.ok_or_else(|| format!("{} lacks {}", file.display(), String::from_utf8_lossy(name)))?;
+    Ok(symbol.address()..symbol.address() + symbol.size())
 }
 
 /// Prints what the system's loader does with each case.

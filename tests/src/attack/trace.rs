@@ -130,6 +130,29 @@ impl Tracee {
         Ok(stop)
     }
 
+    /// Lets it run without stopping at system calls until it ends, or until a signal is about to end it.
+    ///
+    /// # Errors
+    /// A failing ptrace or wait.
+    pub fn run(&mut self) -> io::Result<End> {
+        loop {
+            self.request(libc::PTRACE_CONT, 0)?;
+            let status = self.wait()?;
+            if libc::WIFEXITED(status) {
+                self.ended = true;
+                return Ok(End::Exit(libc::WEXITSTATUS(status)));
+            }
+            if libc::WIFSIGNALED(status) {
+                self.ended = true;
+                return Ok(End::Killed(libc::WTERMSIG(status)));
+            }
+            let signal = libc::WSTOPSIG(status);
+            if FATAL.contains(&signal) {
+                return Ok(End::Fault { signal, address: self.registers()?.rip });
+            }
+        }
+    }
+
     fn registers(&self) -> io::Result<libc::user_regs_struct> {
         // SAFETY: the registers are plain integers, for which zero is a value.
         let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
@@ -157,6 +180,25 @@ impl Tracee {
             }
         }
     }
+}
+
+/// Signals that a program's own instructions raise.
+const FATAL: [i32; 6] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGSYS];
+
+/// How [`Tracee::run`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// With this status.
+    Exit(i32),
+    /// By a signal from elsewhere.
+    Killed(i32),
+    /// It stands before the end that a signal of its own making brings.
+    Fault {
+        /// The signal.
+        signal: i32,
+        /// Of the instruction.
+        address: u64,
+    },
 }
 
 impl Drop for Tracee {
@@ -229,6 +271,13 @@ mod tests {
         let calls = calls(&mut Command::new("/bin/true")).expect("traceable");
         assert_eq!(calls.ending, Ending::Exit(0));
         assert!(calls.number > 10, "{calls:?}");
+    }
+
+    #[test]
+    fn faults_are_located() {
+        let mut tracee = Tracee::start(Command::new("/bin/sh").args(["-c", "kill -SEGV $$"])).expect("traceable");
+        assert!(matches!(tracee.run(), Ok(End::Fault { signal: libc::SIGSEGV, .. })));
+        assert_eq!(Tracee::start(&mut Command::new("/bin/false")).expect("traceable").run().ok(), Some(End::Exit(1)));
     }
 
     #[test]

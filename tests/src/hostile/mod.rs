@@ -3,6 +3,7 @@
 //! * [`image`]: an ELF file whose bytes can be changed by their names.
 //! * [`header`], [`segments`], [`dynamic`], [`lookup`], [`versions`], [`relocations`]: what is changed in a sound file, theme by theme.
 //! * [`files`]: what may stand in a file's place.
+//! * [`random`]: bytes changed by chance.
 //! * [`stage`]: the sound files, and the command lines that give a hostile one to a loader.
 //! * [`judge`]: what is expected of a loader, given what the system's did.
 
@@ -12,6 +13,7 @@ pub mod header;
 pub mod image;
 pub mod judge;
 pub mod lookup;
+pub mod random;
 pub mod relocations;
 pub mod segments;
 pub mod stage;

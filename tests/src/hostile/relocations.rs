@@ -6,8 +6,9 @@ use super::stage::Role;
 use super::Case;
 use super::Freedom::{Accept, Refuse, Words};
 use object::elf::{
-    RelocationType, DT_INIT, DT_JMPREL, DT_RELA, DT_RELACOUNT, DT_RELASZ, R_X86_64_32, R_X86_64_64, R_X86_64_COPY,
-    R_X86_64_DTPMOD64, R_X86_64_IRELATIVE, R_X86_64_NONE, R_X86_64_RELATIVE, R_X86_64_TPOFF64,
+    RelocationType, DT_INIT, DT_JMPREL, DT_PLTRELSZ, DT_RELA, DT_RELACOUNT, DT_RELASZ, R_X86_64_32, R_X86_64_64,
+    R_X86_64_COPY, R_X86_64_DTPMOD64, R_X86_64_GLOB_DAT, R_X86_64_IRELATIVE, R_X86_64_NONE, R_X86_64_RELATIVE,
+    R_X86_64_TPOFF64,
 };
 use object::LittleEndian as Le;
 
@@ -75,6 +76,21 @@ pub const CASES: &[Case] = &[
         change(row, None, Some(RelocationType(0x63)));
     })
     .free(Words),
+    Case::new("relocation/plt-addend", |i| {
+        let count = i.value(DT_PLTRELSZ) as usize / 24;
+        for n in 0..count {
+            i.row::<Relocation>(DT_JMPREL, n).r_addend.set(Le, 0x1000);
+        }
+    }),
+    Case::new("relocation/got-addend", |i| {
+        let count = i.value(DT_RELASZ) as usize / 24;
+        for n in 0..count {
+            let row = i.row::<Relocation>(DT_RELA, n);
+            if row.r_info.get(Le) as u32 == R_X86_64_GLOB_DAT.0 {
+                row.r_addend.set(Le, 0x1000);
+            }
+        }
+    }),
     Case::new("relocation/over-the-relocations", |i| {
         let table = i.value(DT_RELA);
         relative(i).r_offset.set(Le, table);

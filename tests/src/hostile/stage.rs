@@ -1,7 +1,7 @@
 //! The sound files, and the command lines that give a spoiled one to a loader.
 
 use super::image::Image;
-use super::{Case, Fault};
+use super::{random, Case, Fault};
 use crate::process::{self, Outcome};
 use std::fs;
 use std::io;
@@ -63,7 +63,7 @@ pub struct Sound {
 }
 
 /// Longer than any of these programs takes, even on a loaded machine.
-const LIMIT: Duration = Duration::from_secs(6);
+pub const LIMIT: Duration = Duration::from_secs(6);
 
 impl Sound {
     /// Builds the sound files in `folder`.
@@ -108,6 +108,17 @@ impl Sound {
                 put(&victim)
             }
         }
+    }
+
+    /// Lays out `folder` for `role`, with the victim spoiled by chance.
+    ///
+    /// # Errors
+    /// A failing file operation.
+    pub fn stage_random(&self, seed: u64, role: Role, folder: &Path) -> io::Result<()> {
+        let sound = fs::read(self.folder.join(role.victim()))?;
+        let mut image = Image::new(sound);
+        random::spoil(&mut image, seed);
+        fs::write(folder.join(role.victim()), image.bytes())
     }
 
     /// Lays out `folder` for `role` with sound files.
