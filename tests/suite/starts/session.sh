@@ -80,7 +80,22 @@ fi
 has openssl && openssl rand -hex 8 | wc -c && openssl genrsa 1024 2>/dev/null | head -1
 has curl && curl -s file:///etc/passwd | head -1
 has strace && strace -c -o /dev/null true && echo traced
-has gdb && gdb -nx -batch -ex 'break main' -ex run -ex 'info sharedlibrary' -ex 'print $_siginfo.si_signo' /bin/true 2>&1 | grep -c 'libc.so'
+if has gdb && has gcc; then
+    cat >debugged.c <<'END'
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+__thread int local = 7;
+void stop_here(void) { errno = 5; puts("stopping"); }
+void *thread(void *arg) { local = 9; stop_here(); return 0; }
+int main(void) { pthread_t id; dlopen("libm.so.6", RTLD_NOW); pthread_create(&id, 0, thread, 0); pthread_join(id, 0); return 0; }
+END
+    gcc -g -pthread -o debugged debugged.c
+    gdb -nx -batch -ex 'break stop_here' -ex run -ex 'bt 2' -ex 'print local' -ex 'info sharedlibrary' -ex next -ex finish -ex 'print errno' \
+        -ex 'thread 1' -ex 'print local' -ex 'thread find 1' ./debugged 2>&1 |
+        grep -E '^#[01] .*(stop_here|thread)|^\$|lib[cm]\.so' | sed 's/0x[0-9a-f]*/ADDRESS/g'
+fi
 has dpkg && dpkg -s bash | head -1
 has apt-cache && apt-cache policy bash >/dev/null && echo apt
 getent passwd root; getent services ssh | wc -l
