@@ -15,12 +15,12 @@ impl Chance {
     /// The series that belongs to `seed`.
     pub fn new(seed: u64) -> Chance {
         let mut chance = Chance(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        chance.next();
+        chance.draw();
         chance
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -29,7 +29,7 @@ impl Chance {
 
     /// One of `0..count`.
     pub fn below(&mut self, count: usize) -> usize {
-        ((self.next() >> 33) as usize) % count
+        ((self.draw() >> 33) as usize) % count
     }
 }
 
@@ -65,7 +65,7 @@ pub fn spoil(image: &mut Image, seed: u64) {
             0 => SPECIAL[chance.below(SPECIAL.len())],
             1 => old ^ 1 << chance.below(8 * size),
             2 => old.wrapping_add(SPECIAL[chance.below(6)]).wrapping_sub(SPECIAL[chance.below(6)]),
-            _ => chance.next(),
+            _ => chance.draw(),
         };
         image.put(offset, &new.to_le_bytes()[..size]);
     }
