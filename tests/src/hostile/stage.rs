@@ -63,7 +63,7 @@ pub struct Sound {
 }
 
 /// Longer than any of these programs takes, even on a loaded machine.
-pub const LIMIT: Duration = Duration::from_secs(6);
+pub const LIMIT: Duration = Duration::from_secs(5);
 
 impl Sound {
     /// Builds the sound files in `folder`.
