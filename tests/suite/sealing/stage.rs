@@ -66,17 +66,32 @@ impl Stage {
         Ok(Stage { loader, tree, replaced })
     }
 
+    /// Whether there is a launcher to test.
+    pub fn has_launcher(&self) -> bool {
+        self.loader.launcher.is_some()
+    }
+
     /// The last component of the interpreter's path.
     pub fn interpreter_name(&self) -> &str {
         self.loader.interpreter.file_name().and_then(|name| name.to_str()).unwrap_or_default()
     }
 
     /// What fulfils `wish`, with a preloaded library.
+    ///
+    /// `ldseal run` is told the level by its option, and so gets no tunables but `glibc.rtld.seal=LEVEL`.
     pub fn command(&self, way: Way, wish: &Wish) -> Command {
         let program = format!("./{}", wish.program);
-        let (mut command, folder) = match way {
-            Way::Interp => (Command::new(self.replaced.join(wish.program)), &self.replaced),
-            Way::Invoke | Way::Run => {
+        let mut tunables = wish.tunables;
+        let (mut command, folder) = match (way, &self.loader.launcher) {
+            (Way::Interp, _) => (Command::new(self.replaced.join(wish.program)), &self.replaced),
+            (Way::Run, Some(launcher)) => {
+                let mut command = Command::new(launcher);
+                command.args(["run", "--seal", tunables.strip_prefix("glibc.rtld.seal=").unwrap_or(tunables), "--"]);
+                tunables = "";
+                command.arg(program);
+                (command, &self.tree)
+            }
+            (Way::Invoke | Way::Run, _) => {
                 let mut command = Command::new(&self.loader.interpreter);
                 command.arg(program);
                 (command, &self.tree)
@@ -84,8 +99,8 @@ impl Stage {
         };
         command.args(wish.arguments).current_dir(folder).env_clear();
         command.env("LC_ALL", "C").env("LD_PRELOAD", "./libpreloaded.so");
-        if !wish.tunables.is_empty() {
-            command.env("GLIBC_TUNABLES", wish.tunables);
+        if !tunables.is_empty() {
+            command.env("GLIBC_TUNABLES", tunables);
         }
         command
     }
