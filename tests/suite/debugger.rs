@@ -18,23 +18,33 @@ use std::time::Duration;
 /// Something to do with a debugger: its commands, and what it says under the system's loader if the machine lets it.
 struct Session {
     name: &'static str,
-    /// The program runs already, and its process is attached to.
-    attach: bool,
+    start: Start,
     commands: &'static [&'static str],
     /// Without these texts the comparison shows nothing.
     expected: &'static [&'static str],
 }
 
-static SESSIONS: [Session; 6] = [
+/// How the program and the debugger come together.
+#[derive(Clone, Copy, PartialEq)]
+enum Start {
+    /// The debugger starts the program.
+    ByDebugger,
+    /// The program runs already.
+    Attached,
+    /// The program runs already, and was started by a command line of the loader, which is the process's executable then.
+    AttachedToLoader,
+}
+
+static SESSIONS: [Session; 7] = [
     Session {
         name: "libraries and backtraces",
-        attach: false,
+        start: Start::ByDebugger,
         commands: &["break in_program", "run", "info sharedlibrary", "backtrace", "finish"],
         expected: &["libcalled.so", "libc.so.6", "in called_back (", "in main (", "Value returned is $1 = 2"],
     },
     Session {
         name: "breakpoint in a library that is opened and closed",
-        attach: false,
+        start: Start::ByDebugger,
         commands: &[
             "break only_in_opened",
             "run",
@@ -52,7 +62,7 @@ static SESSIONS: [Session; 6] = [
     },
     Session {
         name: "catching a library that comes and goes",
-        attach: false,
+        start: Start::ByDebugger,
         commands: &[
             "catch load libopened",
             "catch unload libopened",
@@ -66,7 +76,7 @@ static SESSIONS: [Session; 6] = [
     },
     Session {
         name: "threads and their storage",
-        attach: false,
+        start: Start::ByDebugger,
         commands: &[
             "break threads_are_up",
             "run",
@@ -92,7 +102,7 @@ static SESSIONS: [Session; 6] = [
     },
     Session {
         name: "core file",
-        attach: false,
+        start: Start::ByDebugger,
         commands: &[
             "break threads_are_up",
             "run",
@@ -108,7 +118,7 @@ static SESSIONS: [Session; 6] = [
     },
     Session {
         name: "attaching",
-        attach: true,
+        start: Start::Attached,
         commands: &[
             "info sharedlibrary",
             "backtrace",
@@ -117,6 +127,13 @@ static SESSIONS: [Session; 6] = [
             "detach",
         ],
         expected: &["libcalled.so", "in main (", "= 22", "= 11"],
+    },
+    // The debugger knows nothing of the program then.
+    Session {
+        name: "attaching to the loader",
+        start: Start::AttachedToLoader,
+        commands: &["info sharedlibrary", "frame", "thread apply all print errno", "detach"],
+        expected: &["libcalled.so", "__libc_pause", "= 5"],
     },
 ];
 
@@ -170,15 +187,16 @@ impl Session {
         let mut command = Command::new("gdb");
         let settings = ["pagination off", "breakpoint pending on", "confirm off", "width 0", "print thread-events off"];
         command.args(["-nx", "-batch"]).args(settings.iter().flat_map(|s| ["-iex".to_string(), format!("set {s}")]));
-        let process = match self.attach {
-            true => Some(Waiting::start(&folder, &tunables)?),
-            false => None,
+        let process = match self.start {
+            Start::ByDebugger => None,
+            Start::Attached => Some(Waiting::start(&folder, &["./program"], &tunables)?),
+            Start::AttachedToLoader => Some(Waiting::start(&folder, &["./loader.so", "./program"], &tunables)?),
         };
         if let Some(process) = &process {
             command.args(["-p", &process.0.id().to_string()]);
         }
         command.args(self.commands.iter().flat_map(|c| ["-ex", c]));
-        if process.is_none() {
+        if self.start != Start::AttachedToLoader {
             command.arg("./program");
         }
         command.current_dir(&folder).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -195,9 +213,10 @@ impl Session {
 struct Waiting(Child);
 
 impl Waiting {
-    fn start(folder: &Path, tunables: &str) -> Result<Waiting, Failed> {
-        let mut command = Command::new("./program");
-        command.arg("wait").current_dir(folder).env("GLIBC_TUNABLES", tunables).stdout(Stdio::piped());
+    fn start(folder: &Path, words: &[&str], tunables: &str) -> Result<Waiting, Failed> {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg("wait").current_dir(folder);
+        command.env("GLIBC_TUNABLES", tunables).stdout(Stdio::piped());
         let mut process = Waiting(command.spawn()?);
         let mut line = String::new();
         let stdout = process.0.stdout.take().ok_or("no pipe")?;

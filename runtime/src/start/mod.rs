@@ -269,10 +269,13 @@ fn set_save_area(cpu: &CpuFeatures) {
 fn publish_debugger(loaded: &Loaded, base: Addr) {
     let first = Addr(loaded.maps.address(loaded.main) as usize);
     debugger::prepare(first, base);
-    let main = &loaded.linker.objects[loaded.main];
-    if let Some(at) = main.dynamic.debug {
-        // An executable whose dynamic section is read-only has no debugger support, as with glibc.
-        main.image.write_u64(at, globals::R_DEBUG.structure().addr().0 as u64);
+    // The interpreter's own entry is for debuggers that are attached to `ld-seal.so PROGRAM`: to them it is the executable.
+    for id in [loaded.main, loaded.interpreter] {
+        let object = &loaded.linker.objects[id];
+        if let Some(at) = object.dynamic.debug {
+            // An executable whose dynamic section is read-only has no debugger support, as with glibc.
+            object.image.write_u64(at, globals::R_DEBUG.structure().addr().0 as u64);
+        }
     }
 }
 
