@@ -8,7 +8,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::ops::Range;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use loader::addr::Addr;
 use loader::sys::{self, Place, Prot};
 
@@ -38,7 +38,10 @@ struct State {
 
 /// The allocator.
 pub struct Heap {
-    busy: AtomicBool,
+    /// Whether somebody is at the state, until a word elsewhere is used for that.
+    own_word: AtomicBool,
+    /// The word in use; null for `own_word`.
+    word: AtomicPtr<AtomicBool>,
     state: UnsafeCell<State>,
 }
 
@@ -55,23 +58,29 @@ impl Heap {
     /// A heap without memory.
     pub const fn new() -> Heap {
         let state = State { rest: 0..0, free: [null_mut(); CLASSES], arenas: [const { 0..0 }; ARENAS], arena_count: 0 };
-        Heap { busy: AtomicBool::new(false), state: UnsafeCell::new(state) }
+        Heap { own_word: AtomicBool::new(false), word: AtomicPtr::new(null_mut()), state: UnsafeCell::new(state) }
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         // The loader's lock is held around nearly every allocation, so contention is rare and short.
-        while self.busy.swap(true, Ordering::Acquire) {
+        let busy = self.busy();
+        while busy.swap(true, Ordering::Acquire) {
             rustix::thread::sched_yield();
         }
-        // SAFETY: `busy` was free and is ours now.
+        // SAFETY: the word was free and is ours now.
         let result = f(unsafe { &mut *self.state.get() });
-        self.busy.store(false, Ordering::Release);
+        busy.store(false, Ordering::Release);
         result
     }
 
-    /// Releases the lock in the child of a fork, whose other threads are gone.
-    pub fn reset_lock(&self) {
-        self.busy.store(false, Ordering::Release);
+    fn busy(&self) -> &AtomicBool {
+        // SAFETY: null, or a word that lives as long as the process.
+        unsafe { self.word.load(Ordering::Relaxed).as_ref() }.unwrap_or(&self.own_word)
+    }
+
+    /// Uses another word as the lock: one that the kernel clears in the child of a fork, whose other threads are gone.
+    pub fn lock_by(&self, word: &'static AtomicBool) {
+        self.word.store(core::ptr::from_ref(word).cast_mut(), Ordering::Relaxed);
     }
 
     /// The arenas that were made since the last call: what a commit seals.

@@ -9,6 +9,7 @@ use crate::glibc::layout::Layout;
 use crate::glibc::link_map::LinkMaps;
 use crate::glibc::tunables::TunableSet;
 use crate::glibc::{tables, tls};
+use crate::heap::HEAP;
 use alloc::boxed::Box;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
@@ -117,6 +118,8 @@ struct GateWords {
     depth: AtomicU32,
     /// Thread pointer of the holder.
     owner: AtomicUsize,
+    /// The heap's lock.
+    heap: AtomicBool,
 }
 
 static GATE: AtomicPtr<GateWords> = AtomicPtr::new(core::ptr::null_mut());
@@ -136,7 +139,10 @@ pub fn prepare_gate() -> Result<(), rustix::io::Errno> {
     // SAFETY: new memory at a place of the kernel's choice.
     let page = unsafe { sys::map_anonymous(Place::Anywhere, PAGE, Prot::READ_WRITE, false)? };
     sys::wipe_on_fork(page..loader::addr::Addr(page.0 + PAGE))?;
-    GATE.store(page.as_mut_ptr(), Ordering::Release);
+    let gate: *mut GateWords = page.as_mut_ptr();
+    // SAFETY: the page is mapped for the life of the process, and zeroes are valid words.
+    HEAP.lock_by(unsafe { &(*gate).heap });
+    GATE.store(gate, Ordering::Release);
     Ok(())
 }
 
