@@ -79,6 +79,18 @@ impl InitialStack {
         Addr(self.auxv as usize)
     }
 
+    /// Size of the auxiliary vector in bytes, its terminator included.
+    pub fn auxv_size(&self) -> usize {
+        let mut at = self.auxv;
+        // SAFETY: the vector consists of pairs and ends with AT_NULL (0).
+        unsafe {
+            while *at != 0 {
+                at = at.add(2);
+            }
+            at.add(2) as usize - self.auxv as usize
+        }
+    }
+
     /// An argument; `None` past the last.
     pub fn arg(&self, index: usize) -> Option<&'static CStr> {
         if index >= self.argc {

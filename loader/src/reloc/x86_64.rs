@@ -38,6 +38,14 @@ fn symbol_index(rela: &Rela) -> u32 {
     (rela.r_info >> 32) as u32
 }
 
+/// What is added to a symbol's address: nothing in the GOT, whose entries are the bare address (psABI: "S").
+fn addend_of_address(rela: &Rela) -> u64 {
+    match kind(rela) {
+        reloc::R_X86_64_GLOB_DAT | reloc::R_X86_64_JUMP_SLOT => 0,
+        _ => rela.r_addend as u64,
+    }
+}
+
 /// Applies the relocations of one object; what must wait is appended to `deferred`.
 ///
 /// # Errors
@@ -142,7 +150,6 @@ pub unsafe fn bind_slot(
         // SAFETY: the caller's contract.
         value = unsafe { services.call_resolver(crate::addr::Addr(value as usize)) };
     }
-    value = value.wrapping_add(rela.r_addend as u64);
     let slot = VAddr(rela.r_offset);
     let read_only = object.relro.as_ref().is_some_and(|r| r.contains(&slot));
     if write && !read_only && value != 0 {
@@ -289,7 +296,7 @@ impl Pass<'_, '_, '_> {
             deferred.push(Deferred { object: self.binding.id, rela: *rela });
             return Ok(());
         }
-        self.store(rela.r_offset, self.binding.address(&resolved).wrapping_add(rela.r_addend as u64))
+        self.store(rela.r_offset, self.binding.address(&resolved).wrapping_add(addend_of_address(rela)))
     }
 
     /// `R_X86_64_32` and `R_X86_64_PC32`. A value that does not fit is reported and stored truncated, as glibc does.
@@ -377,7 +384,7 @@ impl Pass<'_, '_, '_> {
         if kind == reloc::R_X86_64_32 || kind == reloc::R_X86_64_PC32 {
             return self.narrow(rela, value);
         }
-        self.store(at, value.wrapping_add(addend))
+        self.store(at, value.wrapping_add(addend_of_address(rela)))
     }
 
     /// Calls an IFUNC resolver, which must lie in the code of a loaded object.

@@ -84,7 +84,7 @@ unsafe extern "C" fn _start() -> ! {
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    runtime::fatal(format_args!("inconsistency: {info}"))
+    runtime::fatal(format_args!("{}", info.message()))
 }
 
 /// The prebuilt `core` and `alloc` are compiled with landing pads that name these; with `panic = "abort"` nothing calls them.

@@ -16,6 +16,9 @@ const RSEQ_USED: u32 = 20;
 const CPU_ID_UNINITIALIZED: u32 = u32::MAX;
 const CPU_ID_REGISTRATION_FAILED: u32 = u32::MAX - 1;
 
+/// Blocks up to this size are faulted in at once.
+const SMALL: usize = 64 * 1024;
+
 /// Allocates the main thread's block: `static_size` bytes that end with `struct pthread`. The address of the latter is the thread pointer.
 ///
 /// # Errors
@@ -23,7 +26,7 @@ const CPU_ID_REGISTRATION_FAILED: u32 = u32::MAX - 1;
 pub fn allocate(layout: &Layout, static_size: u64, align: u64) -> Result<Structure, Errno> {
     let total = (static_size + align + 4095) as usize & !4095;
     // SAFETY: new memory at a place of the kernel's choice.
-    let block = unsafe { sys::map_anonymous(Place::Anywhere, total, Prot::READ_WRITE, true)? };
+    let block = unsafe { sys::map_anonymous(Place::Anywhere, total, Prot::READ_WRITE, total <= SMALL)? };
     let aligned = (block.0 + align as usize - 1) & !(align as usize - 1);
     let pthread = aligned + static_size as usize - layout.pthread.size;
     // SAFETY: the block is that large, zeroed, and never unmapped.

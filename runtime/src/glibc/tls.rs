@@ -191,17 +191,35 @@ fn grow_dtv(tcb: Addr, module_count: usize) {
 unsafe fn initialise_block(block: *mut u8, segment: &TlsSegment) {
     // SAFETY: the image is as long as its size says, and not longer than the block.
     unsafe {
-        core::ptr::copy_nonoverlapping(segment.image.as_ptr::<u8>(), block, segment.image_size as usize);
+        copy_image(block, segment);
         let rest = (segment.block_size - segment.image_size) as usize;
         core::ptr::write_bytes(block.add(segment.image_size as usize), 0, rest);
     }
+}
+
+/// Writes the part of a module's block that is not zero.
+///
+/// # Safety
+/// As for [`initialise_block`].
+unsafe fn copy_image(block: *mut u8, segment: &TlsSegment) {
+    // SAFETY: the image is as long as its size says, and not longer than the block.
+    unsafe { core::ptr::copy_nonoverlapping(segment.image.as_ptr::<u8>(), block, segment.image_size as usize) };
+}
+
+/// What is in the static TLS of a thread that is initialised.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    /// Zeroes from the kernel.
+    Fresh,
+    /// What a thread before has left.
+    Used,
 }
 
 /// (Re)initialises the DTV and the static TLS blocks of a thread.
 ///
 /// # Safety
 /// `tcb` must have the static TLS size below it and a DTV.
-unsafe fn initialise_thread(tcb: Addr, write_images: bool) {
+unsafe fn initialise_thread(tcb: Addr, memory: Memory) {
     let mut lock = locks::tls();
     let count = modules(&mut lock).len();
     grow_dtv(tcb, count);
@@ -212,9 +230,12 @@ unsafe fn initialise_thread(tcb: Addr, write_images: bool) {
         let mut element = DtvElement { value: UNALLOCATED, to_free: core::ptr::null_mut() };
         if let (Some(segment), Some(offset)) = (&module.segment, module.static_offset) {
             element.value = tcb.0 as u64 - offset;
-            if write_images {
+            let block = element.value as *mut u8;
+            match memory {
                 // SAFETY: the block lies in the thread's static TLS.
-                unsafe { initialise_block(element.value as *mut u8, segment) };
+                Memory::Fresh => unsafe { copy_image(block, segment) },
+                // SAFETY: as above.
+                Memory::Used => unsafe { initialise_block(block, segment) },
             }
         }
         // SAFETY: the DTV has room for all modules.
@@ -230,7 +251,7 @@ unsafe fn initialise_thread(tcb: Addr, write_images: bool) {
 /// As for [`initialise_thread`].
 pub unsafe fn initialise_main_thread(tcb: Addr) {
     // SAFETY: the caller's contract.
-    unsafe { initialise_thread(tcb, true) };
+    unsafe { initialise_thread(tcb, Memory::Fresh) };
 }
 
 /// Writes the initial contents of a module that has just become static into a thread.
@@ -401,7 +422,7 @@ pub unsafe extern "C" fn dl_allocate_tls(tcb: *mut u8) -> *mut u8 {
         return core::ptr::null_mut();
     }
     // SAFETY: the caller's contract, and the DTV was just made.
-    unsafe { initialise_thread(Addr(tcb as usize), true) };
+    unsafe { initialise_thread(Addr(tcb as usize), Memory::Used) };
     tcb
 }
 
@@ -414,7 +435,7 @@ pub unsafe extern "C" fn dl_allocate_tls(tcb: *mut u8) -> *mut u8 {
 pub unsafe extern "C" fn dl_allocate_tls_init(tcb: *mut u8, _flag: bool) -> *mut u8 {
     if !tcb.is_null() {
         // SAFETY: the caller's contract.
-        unsafe { initialise_thread(Addr(tcb as usize), true) };
+        unsafe { initialise_thread(Addr(tcb as usize), Memory::Used) };
     }
     tcb
 }

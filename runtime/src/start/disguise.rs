@@ -19,10 +19,25 @@ pub fn copy_arguments(stack: &mut InitialStack) {
 
 /// Sets the name of the process and the arguments that `/proc/PID/cmdline` shows. The arguments must be copies, and the interpreter's own
 /// be off the stack's argument array; `argv0` is what the program is to be called.
-pub fn as_direct_start(stack: &InitialStack, program: &'static CStr, argv0: Option<&'static CStr>) {
+///
+/// The result is what the kernel shows of the process now, if it lets that be changed.
+pub fn as_direct_start(
+    stack: &InitialStack,
+    program: &'static CStr,
+    argv0: Option<&'static CStr>,
+) -> Option<MemoryMap> {
     set_name(program);
     // Without /proc the arguments are shown as they were.
-    let _ = move_argument_strings(stack, argv0);
+    move_argument_strings(stack, argv0)
+}
+
+/// Lets `/proc/PID/auxv` show the auxiliary vector as the program sees it.
+pub fn show_auxv(stack: &InitialStack, shown: Option<MemoryMap>) {
+    if let Some(map) = shown {
+        let map = MemoryMap { auxv: stack.auxv().0 as u64, auxv_size: stack.auxv_size() as u32, ..map };
+        // Where the kernel refuses, it shows the interpreter's.
+        let _ = sys::set_memory_map(&map);
+    }
 }
 
 /// The name in `/proc/PID/comm`: as exec sets it, the file's.
@@ -36,7 +51,7 @@ fn set_name(program: &CStr) {
 
 /// Moves the strings of the arguments to the end of the area in which the kernel has put them, next to the environment, and tells the kernel
 /// that they begin there. Where it refuses, they move to the start of the area, followed by zero bytes.
-fn move_argument_strings(stack: &InitialStack, argv0: Option<&'static CStr>) -> Option<()> {
+fn move_argument_strings(stack: &InitialStack, argv0: Option<&'static CStr>) -> Option<MemoryMap> {
     let stat = Stat::read()?;
     let (start, end) = (stat.field(48)? as usize, stat.field(49)? as usize);
     let mut strings: Vec<u8> = Vec::with_capacity(end - start);
@@ -48,7 +63,8 @@ fn move_argument_strings(stack: &InitialStack, argv0: Option<&'static CStr>) -> 
         strings.extend_from_slice(shown.to_bytes_with_nul());
     }
     let wanted = end.checked_sub(strings.len()).filter(|at| *at >= start)?;
-    let target = if show_arguments(&stat, wanted).is_some() { wanted } else { start };
+    let shown = show_arguments(&stat, wanted);
+    let target = if shown.is_some() { wanted } else { start };
     // SAFETY: the area held the original strings, which nothing refers to any more, and the strings fit.
     unsafe {
         core::ptr::write_bytes(start as *mut u8, 0, end - start);
@@ -57,7 +73,7 @@ fn move_argument_strings(stack: &InitialStack, argv0: Option<&'static CStr>) -> 
             *stack.argv().add(index) = (target + offset) as *mut u8;
         }
     }
-    Some(())
+    shown
 }
 
 /// The numbers of `/proc/self/stat` from the fourth on (proc_pid_stat(5)), by their field number there.
@@ -88,7 +104,7 @@ impl Stat {
 }
 
 /// Tells the kernel where the arguments begin now.
-fn show_arguments(stat: &Stat, arg_start: usize) -> Option<()> {
+fn show_arguments(stat: &Stat, arg_start: usize) -> Option<MemoryMap> {
     let map = MemoryMap {
         start_code: stat.field(26)?,
         end_code: stat.field(27)?,
@@ -105,7 +121,8 @@ fn show_arguments(stat: &Stat, arg_start: usize) -> Option<()> {
         auxv_size: 0,
         exe_fd: u32::MAX,
     };
-    sys::set_memory_map(&map).ok()
+    sys::set_memory_map(&map).ok()?;
+    Some(map)
 }
 
 #[cfg(test)]

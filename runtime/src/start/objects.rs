@@ -12,18 +12,21 @@ use alloc::borrow::ToOwned;
 use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::ffi::CStr;
-use goblin::elf64::program_header::{PT_INTERP, PT_LOAD, PT_PHDR};
+use goblin::elf64::program_header::{PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_PHDR};
 use loader::addr::{Addr, Bias, VAddr};
 use loader::elf::header::{self, ProgramHeader};
 use loader::elf::property;
+use loader::elf::view::u64_at;
 use loader::error::{LoadError, Lossy, Reason};
-use loader::file;
+use loader::file::{self, Opened};
 use loader::image::Image;
 use loader::linker::{Linker, Transaction};
+use loader::map::plan;
 use loader::object::{Kind, Object, ObjectId, Origin, BASE_NAMESPACE};
 use loader::search::finder::{self, Finder, SearchOptions};
 use loader::search::path;
 use loader::sys;
+use rustix::fd::AsFd;
 
 /// The name under which other objects need the interpreter.
 const INTERPRETER_SONAME: &[u8] = b"ld-linux-x86-64.so.2";
@@ -155,6 +158,12 @@ fn load_program(
         error
     })?;
     request::refuse_own_image(&opened, base)?;
+    let has_interpreter = header::find(&opened.headers, PT_INTERP).is_some();
+    // A file that can't be mapped is not given to the kernel either: what is wrong with it is said below.
+    let can_be_mapped = plan::plan(opened.header.e_type, &opened.headers, opened.status.size).is_ok();
+    if !has_interpreter && can_be_mapped && request.options.action == Action::Run && !needs_libraries(&opened) {
+        return Err(request::execute_static(stack, request, &opened));
+    }
     let origin = request.program_origin(&opened);
     let mut object = file::load(opened, Kind::Executable, path.to_bytes())?;
     object.origin = origin;
@@ -166,8 +175,24 @@ fn load_program(
     stack.set_aux(AuxKey::ExecFn, request.options.execfn.unwrap_or(path).as_ptr() as usize);
     if request.options.launched {
         stack.set_aux(AuxKey::Base, base.0);
+        super::disguise::show_auxv(stack, request.shown);
     }
     Ok(object)
+}
+
+/// Whether a file without an interpreter of its own has `DT_NEEDED` entries: then it is for us; else it is a static program.
+fn needs_libraries(opened: &Opened) -> bool {
+    let Some(h) = header::find(&opened.headers, PT_DYNAMIC) else {
+        return false;
+    };
+    let mut section = alloc::vec![0u8; h.p_filesz.min(64 * 1024) as usize];
+    let read = sys::read_at(opened.fd.as_fd(), &mut section, h.p_offset).unwrap_or(0);
+    const DT_NEEDED: u64 = 1;
+    section[..read]
+        .chunks_exact(16)
+        .map(|e| u64_at(e, 0))
+        .take_while(|tag| *tag != Some(0))
+        .any(|tag| tag == Some(DT_NEEDED))
 }
 
 /// What the interpreter is called: as the program's PT_INTERP says, or as it was invoked.
@@ -244,7 +269,6 @@ fn load_preloads(
 }
 
 fn preload_file() -> Vec<u8> {
-    use rustix::fd::AsFd;
     let mut list = Vec::new();
     if let Ok(fd) = sys::open_read(PRELOAD_FILE) {
         let size = sys::status(fd.as_fd()).map_or(0, |s| s.size.min(1 << 20));

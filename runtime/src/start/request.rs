@@ -19,10 +19,10 @@ use loader::file::Opened;
 use loader::lookup;
 use loader::object::Kind;
 use loader::reloc::PltMode;
-use loader::seal::tunables::SealTunables;
+use loader::seal::tunables::{SealLevel, SealTunables};
 use loader::search::finder::{self, SearchOptions};
 use loader::search::hwcaps::{Hwcaps, Machine};
-use loader::sys;
+use loader::sys::{self, MemoryMap};
 use rustix::fd::AsRawFd;
 
 /// The whole request.
@@ -37,6 +37,8 @@ pub struct Request {
     pub seal: SealTunables<'static>,
     /// The program named on the command line; `None` when the kernel has mapped it.
     pub program: Option<&'static CStr>,
+    /// What the kernel shows of a launched process, if that could be changed.
+    pub shown: Option<MemoryMap>,
     /// `argv[0]` of direct invocation.
     pub invoked_as: Option<&'static CStr>,
 }
@@ -58,8 +60,15 @@ impl Request {
             None | Some(0) => true,
             Some(at) => at != base.0,
         };
-        let mut request =
-            Request { options: Options::default(), environment, secure, seal, program: None, invoked_as: None };
+        let mut request = Request {
+            options: Options::default(),
+            environment,
+            secure,
+            seal,
+            program: None,
+            shown: None,
+            invoked_as: None,
+        };
         if is_direct {
             if stack.arg(1) == Some(c"--launched") {
                 disguise::copy_arguments(stack);
@@ -92,7 +101,8 @@ impl Request {
         if self.options.launched {
             if let Some(program) = self.program {
                 // Last, because it puts the strings of the arguments where they will stay.
-                disguise::as_direct_start(stack, self.options.execfn.unwrap_or(program), self.options.argv0);
+                let named = self.options.execfn.unwrap_or(program);
+                self.shown = disguise::as_direct_start(stack, named, self.options.argv0);
             }
         }
     }
@@ -178,6 +188,19 @@ fn refuse(stack: &InitialStack, error: OptionError) -> ! {
     }
     logger::line(format_args!("Try '{me} --help' for more information."));
     sys::exit(1)
+}
+
+/// Runs a static program, as glibc's ld.so does: the kernel takes over. At level 2 it is refused, since nothing would be sealed. Returns
+/// only when it can't be run.
+pub fn execute_static(stack: &InitialStack, request: &Request, opened: &Opened) -> Failure {
+    let name = Lossy(opened.path.to_bytes());
+    if request.seal.level == SealLevel::Enforced {
+        return Failure::Other(alloc::format!("{name}: statically linked, so it can't be sealed"));
+    }
+    // SAFETY: the kernel's arrays end with null pointers.
+    let errno =
+        unsafe { sys::execve(&opened.path, stack.argv().cast_const().cast(), stack.envp().cast_const().cast()) };
+    Failure::Other(alloc::format!("cannot execute {name}: {}", errno.raw_os_error()))
 }
 
 /// Refuses to load the interpreter as a program.
