@@ -113,7 +113,9 @@ fn read_headers(
             }
         }
     };
-    Ok((0..header.phnum).filter_map(|i| header::program_header(table, i)).collect())
+    let mut headers = Vec::with_capacity(header.phnum);
+    headers.extend((0..header.phnum).filter_map(|i| header::program_header(table, i)));
+    Ok(headers)
 }
 
 /// Maps an opened file as an object of a kind.

@@ -1,7 +1,7 @@
 //! The interpreter's heap.
 //!
 //! Memory comes in arenas from the kernel and is never given back: what a committed transaction has allocated stays for good and can be
-//! sealed. Freed blocks go to lists by size, a power of two, and are used again first, so that a program that opens and closes the same
+//! sealed. Freed blocks go to lists by size and are used again first, so that a program that opens and closes the same
 //! library for ever does not grow.
 
 use core::alloc::{GlobalAlloc, Layout};
@@ -17,8 +17,12 @@ const FIRST_ARENA: usize = 256 * 1024;
 /// Size of the later ones, unless a block needs more.
 const ARENA: usize = 1024 * 1024;
 /// Blocks are at least two words, for the list link and for alignment.
-const SMALLEST: u32 = 4;
-const CLASSES: usize = 48;
+const SMALLEST: usize = 16;
+/// Alignment of blocks of which nobody asks for more.
+const ALIGN: usize = 16;
+/// Four sizes for each power of two.
+const STEPS: usize = 4;
+const CLASSES: usize = 48 * STEPS;
 /// How many arenas are remembered for sealing.
 const ARENAS: usize = 64;
 
@@ -29,8 +33,8 @@ struct Block {
 struct State {
     /// The unused rest of the current arena.
     rest: Range<usize>,
-    /// Freed blocks by power of two.
-    free: [*mut Block; CLASSES],
+    /// Freed blocks by size class; those of the aligned classes come last.
+    free: [*mut Block; CLASSES + 64],
     /// Arenas that no commit has sealed yet.
     arenas: [Range<usize>; ARENAS],
     arena_count: usize,
@@ -57,7 +61,8 @@ impl Default for Heap {
 impl Heap {
     /// A heap without memory.
     pub const fn new() -> Heap {
-        let state = State { rest: 0..0, free: [null_mut(); CLASSES], arenas: [const { 0..0 }; ARENAS], arena_count: 0 };
+        let state =
+            State { rest: 0..0, free: [null_mut(); CLASSES + 64], arenas: [const { 0..0 }; ARENAS], arena_count: 0 };
         Heap { own_word: AtomicBool::new(false), word: AtomicPtr::new(null_mut()), state: UnsafeCell::new(state) }
     }
 
@@ -119,14 +124,24 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
-fn class_of(layout: &Layout) -> u32 {
-    let size = layout.size().max(layout.align()).max(1);
-    (usize::BITS - (size - 1).leading_zeros()).max(SMALLEST)
+/// The size class of a block: its index, and its size in bytes.
+fn class_of(layout: &Layout) -> (usize, usize) {
+    let size = layout.size().max(SMALLEST);
+    if layout.align() > ALIGN {
+        // A power of two, whose blocks are aligned to their size.
+        let size = size.max(layout.align()).next_power_of_two();
+        return (CLASSES + size.trailing_zeros() as usize, size);
+    }
+    // The power of two not above it, in quarters.
+    let shift = size.ilog2();
+    let quarter = 1usize << (shift - 2);
+    let steps = (size - (1 << shift)).div_ceil(quarter);
+    (shift as usize * STEPS + steps, (1 << shift) + steps * quarter)
 }
 
 impl State {
-    fn allocate(&mut self, class: u32) -> *mut u8 {
-        let Some(list) = self.free.get_mut(class as usize) else {
+    fn allocate(&mut self, (class, size): (usize, usize)) -> *mut u8 {
+        let Some(list) = self.free.get_mut(class) else {
             return null_mut();
         };
         if !list.is_null() {
@@ -135,9 +150,7 @@ impl State {
             *list = unsafe { (*block).next };
             return block.cast();
         }
-        let size = 1usize << class;
-        // Blocks are aligned to their size up to a page, which is more than any allocation here asks for.
-        let align = size.min(4096);
+        let align = if class >= CLASSES { size.min(4096) } else { ALIGN };
         let start = self.rest.start.wrapping_add(align - 1) & !(align - 1);
         if start.checked_add(size).is_none_or(|end| end > self.rest.end) {
             return self.grow(size);
@@ -164,7 +177,7 @@ impl State {
     }
 }
 
-// SAFETY: blocks are disjoint, at least as large and as aligned as asked (a class is a power of two not below either), and stay mapped.
+// SAFETY: blocks are disjoint, at least as large and as aligned as asked (a class is not smaller than either), and stay mapped.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() > 4096 {
@@ -174,7 +187,7 @@ unsafe impl GlobalAlloc for Heap {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let class = class_of(&layout) as usize;
+        let (class, _) = class_of(&layout);
         self.with(|state| {
             let block: *mut Block = block.cast();
             // SAFETY: the block is the caller's to give back, aligned and large enough for a link.

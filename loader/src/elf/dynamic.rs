@@ -128,6 +128,7 @@ struct Starts {
 /// Parses the bytes of `PT_DYNAMIC`, which starts at `at`, up to `DT_NULL`.
 pub fn parse(bytes: &[u8], at: VAddr) -> Result<Dynamic, Reason> {
     let mut dynamic = Dynamic::default();
+    dynamic.entries.reserve((bytes.len() / DYN_SIZE).min(40));
     let (mut starts, mut sizes) = (Starts::default(), Sizes::default());
     for index in 0..bytes.len() / DYN_SIZE {
         let (Some(tag), Some(value)) = (u64_at(bytes, index * DYN_SIZE), u64_at(bytes, index * DYN_SIZE + 8)) else {

@@ -2,14 +2,16 @@
 
 use super::binder::Binding;
 use super::Services;
-use crate::addr::VAddr;
+use crate::addr::{VAddr, PAGE_SIZE};
 use crate::elf::dynamic::Table;
 use crate::elf::view::u64_at;
 use crate::error::{LoadError, Lossy, Reason};
 use crate::image::Image;
 use crate::lookup::Class;
 use crate::object::{Object, ObjectId};
+use crate::sys;
 use alloc::vec::Vec;
+use core::ops::Range;
 use goblin::elf64::reloc::{self, Rela};
 
 /// A relocation that waits for the second pass.
@@ -29,6 +31,9 @@ pub enum PltMode {
     /// All are bound now, and a missing definition is an error (`LD_BIND_NOW`, `DF_BIND_NOW`).
     Now,
 }
+
+/// From how many bytes on a run of pages is worth a system call.
+const LONG_RUN: u64 = 8 * PAGE_SIZE;
 
 fn kind(rela: &Rela) -> u32 {
     (rela.r_info & 0xffff_ffff) as u32
@@ -191,6 +196,7 @@ impl Pass<'_, '_, '_> {
     /// `R_X86_64_RELATIVE` in bulk: most of all relocations of most objects, sorted by address.
     fn relative(&self, relocations: &[Rela]) -> Result<(), LoadError> {
         let bias = self.image.bias;
+        self.populate(relocations);
         let mut window = 0..0;
         for rela in relocations {
             if kind(rela) != reloc::R_X86_64_RELATIVE {
@@ -206,6 +212,31 @@ impl Pass<'_, '_, '_> {
             unsafe { target.write_unaligned(bias.run_time(VAddr(rela.r_addend as u64)).0 as u64) };
         }
         Ok(())
+    }
+
+    /// Has long runs of pages that the relocations will write made the process's own at one go. RELRO is that already.
+    fn populate(&self, relocations: &[Rela]) {
+        let relro = self.object.relro.clone().unwrap_or(VAddr(0)..VAddr(0));
+        let mut run = VAddr(0)..VAddr(0);
+        let finish = |run: &Range<VAddr>| {
+            let is_data =
+                self.image.writable(run.start, 1).is_some_and(|s| run.end <= s.pages.end && run.start >= s.pages.start);
+            if run.end.0 - run.start.0 >= LONG_RUN && is_data {
+                sys::populate_for_writing(self.image.run_time(run));
+            }
+        };
+        for rela in relocations {
+            let page = VAddr(rela.r_offset).page_floor();
+            if run.contains(&page) || relro.contains(&page) {
+                continue;
+            }
+            if page != run.end {
+                finish(&run);
+                run.start = page;
+            }
+            run.end = page.checked_add(PAGE_SIZE).unwrap_or(page);
+        }
+        finish(&run);
     }
 
     /// `DT_RELR`: addresses of words to which the bias is added, packed as an address followed by bitmaps of the next 63 words (gABI).

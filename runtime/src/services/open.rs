@@ -8,7 +8,7 @@ use core::ffi::CStr;
 use loader::addr::Addr;
 use loader::error::{LoadError, Reason};
 use loader::linker::Transaction;
-use loader::object::{ObjectId, Stage, Stay};
+use loader::object::{NamespaceId, ObjectId, Stage, Stay};
 use loader::order;
 use loader::reloc::PltMode;
 use loader::tls::TlsState;
@@ -191,11 +191,22 @@ fn load(
         .copied()
         .filter(|id| linker_has_flag(process, *id, goblin::elf64::dynamic::DF_1_NODELETE))
         .chain((mode & mode::NODELETE != 0).then_some(root))
+        .chain(unique_definers(process, transaction.namespace))
         .collect();
     if !kept.is_empty() {
         close::promote(process, &kept);
     }
     Ok((root, order))
+}
+
+/// The closable objects whose definition of an `STB_GNU_UNIQUE` symbol is in use: as in glibc they stay.
+fn unique_definers(process: &Process, namespace: NamespaceId) -> Vec<ObjectId> {
+    let unique = process.linker.namespace(namespace).unique.borrow();
+    let mut definers: Vec<ObjectId> = unique.values().map(|d| d.object).collect();
+    definers.sort_unstable();
+    definers.dedup();
+    definers.retain(|id| process.linker.objects[*id].stay == Stay::UntilClosed);
+    definers
 }
 
 fn linker_has_flag(process: &Process, id: ObjectId, flag: u64) -> bool {

@@ -4,6 +4,7 @@ use super::open;
 use crate::glibc::tls;
 use crate::process::{self, Process};
 use alloc::vec::Vec;
+use goblin::elf::sym::STB_GNU_UNIQUE;
 use loader::addr::Addr;
 use loader::elf::hash;
 use loader::elf::symbols::HashedName;
@@ -55,6 +56,9 @@ pub fn find(place: Where, name: &[u8], version: Option<&[u8]>, caller: Addr) -> 
     };
     if linker.objects[found.object].stay == Stay::UntilClosed && found.object != asker && place == Where::Default {
         super::close::note_dependencies(process, [(asker, found.object)]);
+    }
+    if found.symbol.st_info >> 4 == STB_GNU_UNIQUE && process.linker.objects[found.object].stay == Stay::UntilClosed {
+        super::close::promote(process, &[found.object]);
     }
     let kind = value(process, &found);
     drop(gate);
