@@ -14,8 +14,21 @@ pub enum Command {
     Version,
     /// `ldseal run`.
     Run(RunArguments),
+    /// `ldseal plan`.
+    Plan(PlanArguments),
     /// `ldseal report`.
     Report(ReportArguments),
+}
+
+/// A program to plan for, and how.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PlanArguments {
+    /// JSON instead of tables.
+    pub json: bool,
+    /// `--seal`; without it `GLIBC_TUNABLES` decides.
+    pub level: Option<SealLevel>,
+    /// The program's name as it was typed.
+    pub program: OsString,
 }
 
 /// What to report on, and how.
@@ -49,6 +62,7 @@ pub struct RunArguments {
 
 const HELP: &str = "\
 Usage: ldseal run [--seal LEVEL] [--] PROGRAM [ARGS]
+       ldseal plan [--json] [--seal LEVEL] [--] PROGRAM
        ldseal report [--json] PID
        ldseal report [--json] [--seal LEVEL] -- PROGRAM [ARGS]
        ldseal --help | --version
@@ -57,6 +71,7 @@ Starts programs under ld-seal.so, a dynamic loader that seals (mseal(2)) what it
 
 Commands:
   run       start a program sealed (the programs that it starts are not)
+  plan      what would be mapped and sealed, and why the rest would not, without running the program
   report    what is sealed in a process, per object and per region, and why the rest is not
 
 'ldseal COMMAND --help' says more about a command.
@@ -82,6 +97,32 @@ static programs, programs of another machine or of 32 bits, programs of another 
 
 Exit status: the program's own; 126 when PROGRAM is found but can't be run, 127 when it is not found, 2 for a wrong option.
 RUST_LOG=ldseal=debug in the environment shows each decision.
+";
+
+const HELP_PLAN: &str = "\
+Usage: ldseal plan [--json] [--seal LEVEL] [--] PROGRAM
+
+Shows what 'ldseal run PROGRAM' would map before the program begins, part by part, and which of it would be sealed or why not.
+The program is found as 'ldseal run' finds it; of a script it is the interpreter. Its libraries are searched and mapped as
+ld-seal.so does it, and LD_LIBRARY_PATH, LD_PRELOAD, /etc/ld.so.preload and GLIBC_TUNABLES count, but nothing of them runs. What only
+relocating shows, such as an undefined symbol, is not found out.
+
+Options:
+  --json        one JSON object instead of tables
+  --seal LEVEL  the level to plan for, as for 'ldseal run'
+  --help        this text
+
+Offsets count from the first page of an object. What really happens, LD_DEBUG=seal shows at a start under ld-seal.so, in lines of
+the form
+
+  PID: START-END PART sealed NAME
+  PID: START-END PART open NAME: REASON
+
+with addresses in hexadecimal; PART is text, rodata, relro, data, gap or whole. Fields are separated by blanks or tabs, NAME may
+hold some, and REASON is what follows the last colon and blank. The objects come in the order of the plan.
+
+Exit status: 0; 2 for a wrong option; 126 or 127 for a program that can't be run, as 'ldseal run'; 127 when a library is missing or
+broken, and 1 when a version is, as ld-seal.so.
 ";
 
 const HELP_REPORT: &str = "\
@@ -113,6 +154,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, String> {
         Some(Arg::Long("help") | Arg::Short('h')) => Ok(Command::Help(HELP)),
         Some(Arg::Long("version") | Arg::Short('V')) => Ok(Command::Version),
         Some(Arg::Value(command)) if command == "run" => parse_run(parser),
+        Some(Arg::Value(command)) if command == "plan" => parse_plan(parser),
         Some(Arg::Value(command)) if command == "report" => parse_report(parser),
         Some(Arg::Value(command)) => Err(format!("unknown command: {}", command.to_string_lossy())),
         Some(argument) => Err(text(argument.unexpected())),
@@ -133,6 +175,21 @@ fn parse_run(mut parser: Parser) -> Result<Command, String> {
             Some(argument) => return Err(text(argument.unexpected())),
         }
     }
+}
+
+fn parse_plan(mut parser: Parser) -> Result<Command, String> {
+    let (mut json, mut level, mut program) = (false, None, None);
+    while let Some(argument) = parser.next().map_err(text)? {
+        match argument {
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help(HELP_PLAN)),
+            Arg::Long("json") => json = true,
+            Arg::Long("seal") => level = Some(parse_level(&mut parser)?),
+            Arg::Value(value) if program.is_none() => program = Some(value),
+            argument => return Err(text(argument.unexpected())),
+        }
+    }
+    let program = program.ok_or("plan: which program?")?;
+    Ok(Command::Plan(PlanArguments { json, level, program }))
 }
 
 fn parse_report(mut parser: Parser) -> Result<Command, String> {
@@ -250,6 +307,17 @@ mod tests {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
         for wrong in [&["report", "1", "--", "ls"][..], &["report", "1", "2"], &["report", "--seal=1", "1"]] {
+            assert!(parsed(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn plans() {
+        let plan = |json, level| Ok(Command::Plan(PlanArguments { json, level, program: "ls".into() }));
+        assert_eq!(parsed(&["plan", "ls"]), plan(false, None));
+        assert_eq!(parsed(&["plan", "--json", "--seal=2", "--", "ls"]), plan(true, Some(SealLevel::Enforced)));
+        assert_eq!(parsed(&["plan", "ls", "--json"]), plan(true, None));
+        for wrong in [&["plan"][..], &["plan", "--seal", "3", "ls"], &["plan", "ls", "-l"], &["plan", "ls", "cat"]] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -11,10 +11,12 @@
 
 use crate::run::Start;
 use crate::sys;
+use loader::addr::VAddr;
 use loader::seal::tunables::SealLevel;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
@@ -22,6 +24,9 @@ use std::path::{Path, PathBuf};
 
 /// The file name of the interpreter.
 pub const NAME: &str = "ld-seal.so";
+
+/// The symbol of its read-only tables, which libc imports.
+const TABLES_SYMBOL: &str = "_rtld_global_ro";
 
 /// The interpreter, byte for byte.
 pub const IMAGE: &[u8] = include_bytes!(env!("LDSEAL_IMAGE"));
@@ -36,16 +41,48 @@ pub fn arguments(start: &Start, level: Option<SealLevel>) -> Vec<OsString> {
     }
     let mut argv = start.argv.iter().cloned();
     arguments.extend(["--argv0".into(), argv.next().unwrap_or_default()]);
-    // A leading '-' would be an option, a name without a slash would be searched for as a library.
-    let bytes = start.program.as_os_str().as_bytes();
-    let plain = bytes.starts_with(b"-") || !bytes.contains(&b'/');
-    let program = if plain { Path::new(".").join(&start.program) } else { start.program.clone() };
+    let program = program_name(start);
     if program.as_os_str() != start.named.as_os_str() {
         arguments.extend(["--execfn".into(), start.named.clone().into()]);
     }
     arguments.push(program.into());
     arguments.extend(argv);
     arguments
+}
+
+/// The path by which the interpreter is told of the program.
+pub fn program_name(start: &Start) -> PathBuf {
+    // A leading '-' would be an option, a name without a slash would be searched for as a library.
+    let bytes = start.program.as_os_str().as_bytes();
+    let plain = bytes.starts_with(b"-") || !bytes.contains(&b'/');
+    if plain {
+        Path::new(".").join(&start.program)
+    } else {
+        start.program.clone()
+    }
+}
+
+/// Opens the interpreter; with it the name by which [`execute`] would call it, if the kernel executes that file.
+///
+/// # Errors
+/// No way leads to it; the reasons.
+pub fn open() -> Result<(OwnedFd, CString), String> {
+    let mut reasons = Vec::new();
+    for (way, open) in WAYS {
+        match open() {
+            Ok(opened) => return Ok(opened),
+            Err(error) => reasons.push(format!("{way}: {error}")),
+        }
+    }
+    Err(reasons.join("; "))
+}
+
+/// Where those of its own data lie that it makes read-only and seals once they are filled: the bytes of an exported symbol.
+pub fn tables() -> Option<Range<VAddr>> {
+    let elf = goblin::elf::Elf::parse(IMAGE).ok()?;
+    let symbol = elf.dynsyms.iter().find(|symbol| elf.dynstrtab.get_at(symbol.st_name) == Some(TABLES_SYMBOL))?;
+    let start = VAddr(symbol.st_value);
+    Some(start..start.checked_add(symbol.st_size)?)
 }
 
 /// Replaces this process by the interpreter; returns only when no way works, with the reasons.

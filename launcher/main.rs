@@ -2,6 +2,7 @@
 //!
 //! * [`cli`] turns the command line into a [`cli::Command`].
 //! * [`run`] decides what a direct start would run, refuses what can't be sealed, and becomes the interpreter.
+//! * [`plan`] says what a start would map and seal, and runs nothing.
 //! * [`report`] looks at a live process and says what is sealed.
 //! * [`interpreter`] knows where the interpreter is.
 #![cfg_attr(not(test), no_main)]
@@ -9,6 +10,7 @@
 mod cli;
 mod elf;
 mod interpreter;
+mod plan;
 mod report;
 mod run;
 mod sys;
@@ -38,6 +40,7 @@ fn ldseal(arguments: Vec<OsString>) -> u8 {
             eprintln!("ldseal: {refusal}");
             refusal.status
         }
+        Ok(cli::Command::Plan(arguments)) => plan::plan(&arguments),
         Ok(cli::Command::Report(arguments)) => report::report(&arguments),
         Err(error) => {
             eprintln!("ldseal: {error}\nTry 'ldseal --help' for more information.");

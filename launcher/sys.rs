@@ -1,5 +1,9 @@
 //! What this command needs of the kernel that no crate offers in a safe form.
 
+use loader::addr::Addr;
+use loader::error::LoadError;
+use loader::object::Object;
+use loader::program;
 use std::ffi::{c_char, CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -24,6 +28,26 @@ pub fn execute(image: &OwnedFd, argv: &[CString]) -> io::Error {
         libc::syscall(libc::SYS_execveat, fd, empty.as_ptr(), pointers.as_ptr(), environ, flags);
     }
     io::Error::last_os_error()
+}
+
+/// Whether this process is in secure execution (AT_SECURE).
+pub fn is_secure() -> bool {
+    // SAFETY: it reads the auxiliary vector, which is there from the start.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// The vDSO of this process, which is that of any other.
+///
+/// # Errors
+/// Its dynamic section is broken.
+pub fn vdso() -> Result<Option<Object>, LoadError> {
+    // SAFETY: as above.
+    let header = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) };
+    if header == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the kernel says that it has mapped the vDSO there.
+    unsafe { program::vdso(Addr(header as usize)) }
 }
 
 /// Runs `child` in a new process, which ends with the status that it returns.

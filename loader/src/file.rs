@@ -67,7 +67,8 @@ pub fn open(path: CString) -> Result<Opened, OpenError> {
     check(path, fd)
 }
 
-fn check(path: CString, fd: OwnedFd) -> Result<Opened, OpenError> {
+/// Checks the headers of a file that is open already; `path` is what it is called.
+pub fn check(path: CString, fd: OwnedFd) -> Result<Opened, OpenError> {
     let name = path.to_bytes();
     let system = |what, errno| OpenError::Broken(LoadError::system(name, what, errno));
     let mut first = [0u8; FIRST_READ];

@@ -15,6 +15,7 @@ pub mod lookup;
 pub mod map;
 pub mod object;
 pub mod order;
+pub mod program;
 pub mod reloc;
 pub mod relro;
 pub mod seal;

@@ -4,35 +4,19 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 use loader::addr::{range_len, Addr, Bias, VAddr};
-use loader::elf::header::{self, ProgramHeader};
 use loader::image::Image;
+use loader::program;
 use loader::relro;
 use loader::sys::{self, Place, Prot};
 use rustix::io::Errno;
-
-/// The program headers of an image whose ELF header is at `base`. The kernel has mapped it, so it is one.
-pub fn headers_at(base: Addr) -> Vec<ProgramHeader> {
-    // SAFETY: an ELF header is mapped at `base`.
-    let file_header = unsafe { core::slice::from_raw_parts(base.as_ptr::<u8>(), 64) };
-    match header::parse(file_header) {
-        Ok(h) => table_at(Addr(base.0 + h.phoff as usize), h.phnum),
-        Err(_) => Vec::new(),
-    }
-}
-
-/// The program headers that lie at `at`.
-pub fn table_at(at: Addr, count: usize) -> Vec<ProgramHeader> {
-    // SAFETY: the kernel (AT_PHDR, AT_PHNUM) or an ELF header says that they are there.
-    let table = unsafe { core::slice::from_raw_parts(at.as_ptr::<u8>(), count * header::PHDR_SIZE) };
-    (0..count).filter_map(|i| header::program_header(table, i)).collect()
-}
 
 /// Moves the interpreter's own RELRO into anonymous memory.
 ///
 /// # Errors
 /// The kernel gives no memory.
 pub fn own_relro(base: Addr) -> Result<(), Errno> {
-    let headers = headers_at(base);
+    // SAFETY: this very code runs from the image at `base`.
+    let headers = unsafe { program::headers_at(base) };
     match relro::pages(&headers) {
         Ok(Some(pages)) => {
             let bias = Bias::between(base, VAddr(0));

@@ -22,10 +22,10 @@ use loader::addr::Addr;
 use loader::error::{LoadError, Lossy, Reason};
 use loader::object::{Kind, ObjectId, Stay, BASE_NAMESPACE};
 use loader::order;
+use loader::program;
 use loader::reloc::PltMode;
-use loader::seal::plan::SealPlan;
+use loader::seal::apply;
 use loader::seal::tunables::SealLevel;
-use loader::seal::{apply, vvar};
 use loader::sys::{self, Prot};
 use objects::Loaded;
 use request::Request;
@@ -107,7 +107,7 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
         request::answer(request.options.action, &loaded);
     }
     check_versions(&loaded)?;
-    check_objects(&loaded, &cpu)?;
+    program::check_objects(&loaded.linker, &loaded.closure, cpu.isa_1)?;
 
     let surplus = tls_surplus(&tunables);
     let tls_info = abi::place_static_tls(layout, &loaded.linker, surplus).map_err(|id| {
@@ -178,40 +178,12 @@ fn choose_layout(loaded: &Loaded) -> Result<&'static Layout, Failure> {
 }
 
 fn check_versions(loaded: &Loaded) -> Result<(), Failure> {
-    let mut fatal = Vec::new();
-    for &id in &loaded.closure {
-        for error in loaded.linker.missing_versions(id) {
-            if matches!(error.reason, Reason::NoVersions { .. }) {
-                crate::logger::line(format_args!(
-                    "{}: {error}",
-                    Lossy(loaded.linker.objects[loaded.main].display_name())
-                ));
-            } else if matches!(error.reason, Reason::MissingVersion { .. }) {
-                fatal.push(error);
-            } else {
-                return Err(Failure::Load(error));
-            }
-        }
-    }
+    let fatal = program::missing_versions(&loaded.linker, &loaded.closure, loaded.main, &mut crate::logger::line)?;
     if fatal.is_empty() {
         Ok(())
     } else {
         Err(Failure::Versions(fatal))
     }
-}
-
-/// Checks what is cheap to check before anything is relocated or run.
-fn check_objects(loaded: &Loaded, cpu: &CpuFeatures) -> Result<(), Failure> {
-    for &id in &loaded.closure {
-        let object = &loaded.linker.objects[id];
-        if let Some(needed) = objects::isa_needed(object) {
-            if needed & cpu.isa_1 != needed {
-                return Err(LoadError::fault(object.display_name(), "CPU ISA level is lower than required").into());
-            }
-        }
-        object.check_functions()?;
-    }
-    Ok(())
 }
 
 /// Room in static TLS for objects that are dlopened later, as glibc computes it: for the C library and others in each further
@@ -325,32 +297,17 @@ fn commit(layout: &Layout) -> Result<(), Failure> {
             link::protect_relro(&process.linker.objects[id])?;
         }
     }
-    seal_all(process, &list)
+    seal_all(process)
 }
 
-fn seal_all(process: &Process, list: &[ObjectId]) -> Result<(), Failure> {
-    let mut plan = SealPlan::default();
-    for &id in list {
-        let object = &process.linker.objects[id];
-        plan.add(object.display_name(), object, &process.seal);
-    }
-    let interpreter = &process.linker.objects[process.interpreter];
-    if !list.contains(&process.interpreter) {
-        plan.add(interpreter.display_name(), interpreter, &process.seal);
-    }
-    link::protect_relro(interpreter)?;
+fn seal_all(process: &Process) -> Result<(), Failure> {
     let read_only = RTLD_GLOBAL_RO.structure().range();
+    let mut plan =
+        program::seal_plan(&process.linker, process.interpreter, process.vdso, read_only.clone(), &process.seal);
+    link::protect_relro(&process.linker.objects[process.interpreter])?;
     // SAFETY: nothing writes `_rtld_global_ro` any more.
-    unsafe { sys::protect(read_only.clone(), Prot::READ) }
+    unsafe { sys::protect(read_only, Prot::READ) }
         .map_err(|e| system("cannot apply additional memory protection after relocation", e))?;
-    if process.level() != SealLevel::Off {
-        plan.add_range(b"[interpreter's tables]", read_only, None);
-    }
-    if let Some(vdso) = process.vdso.filter(|_| process.seal.vdso && process.level() != SealLevel::Off) {
-        if let Some(pages) = vvar::below(process.linker.objects[vdso].image.range.start, sys::is_kernel_page) {
-            plan.add_range(b"[vvar]", pages, None);
-        }
-    }
     seal::add_heap(&mut plan, process.level());
     apply::apply(&plan, process.level());
     Ok(())

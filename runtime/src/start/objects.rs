@@ -7,6 +7,7 @@ use crate::glibc::cpu::CpuFeatures;
 use crate::glibc::libc;
 use crate::glibc::link_map::LinkMaps;
 use crate::initial_stack::{AuxKey, InitialStack};
+use crate::logger;
 use crate::options::Action;
 use alloc::borrow::ToOwned;
 use alloc::ffi::CString;
@@ -15,22 +16,17 @@ use core::ffi::CStr;
 use goblin::elf64::program_header::{PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_PHDR};
 use loader::addr::{Addr, Bias, VAddr};
 use loader::elf::header::{self, ProgramHeader};
-use loader::elf::property;
 use loader::elf::view::u64_at;
-use loader::error::{LoadError, Lossy, Reason};
-use loader::file::{self, Opened};
+use loader::error::LoadError;
+use loader::file::Opened;
 use loader::image::Image;
-use loader::linker::{Linker, Transaction};
+use loader::linker::Linker;
 use loader::map::plan;
 use loader::object::{Kind, Object, ObjectId, Origin, BASE_NAMESPACE};
-use loader::search::finder::{self, Finder, SearchOptions};
-use loader::search::path;
+use loader::program::{self, Parts, Preloads, Program};
+use loader::search::finder::{self, Finder};
 use loader::sys;
 use rustix::fd::AsFd;
-
-/// The name under which other objects need the interpreter.
-const INTERPRETER_SONAME: &[u8] = b"ld-linux-x86-64.so.2";
-const PRELOAD_FILE: &CStr = c"/etc/ld.so.preload";
 
 /// Everything that is mapped, before it is linked.
 pub struct Loaded {
@@ -61,34 +57,27 @@ impl Loaded {
         base: Addr,
         dynamic: Addr,
     ) -> Result<Loaded, Failure> {
-        let mut linker = Linker::new();
-        linker.missing = (request.options.action == Action::List).then(Vec::new);
-        let mut transaction = Transaction::new(BASE_NAMESPACE);
-        let mut finder = Finder::new(request.search_options(cpu));
-        let mut program = match &request.program {
+        let finder = Finder::new(request.search_options(cpu));
+        let program = match &request.program {
             None => adopt_program(stack)?,
             Some(path) => load_program(stack, request, path, base)?,
         };
-        program.global = true;
-        program.open_count = 1;
-        program.label = Some(stack.arg(0).map_or(&b"<main program>"[..], CStr::to_bytes).to_vec());
-        let interpreter_name = interpreter_name(&program, request);
-        let main = linker.add(&mut transaction, program);
         let vdso = match stack.aux(AuxKey::VdsoHeader).map(Addr) {
             None => None,
-            Some(header) => adopt_vdso(header)?.map(|object| linker.add(&mut transaction, object)),
+            // SAFETY: the kernel says that its vDSO is there.
+            Some(header) => unsafe { program::vdso(header)? },
         };
-        let interpreter = linker.add(&mut transaction, adopt_interpreter(base, dynamic, interpreter_name)?);
-        linker.objects[interpreter].stage = loader::object::Stage::Relocated;
-        let mut roots = alloc::vec![main];
-        roots.extend(load_preloads(&mut linker, &mut transaction, &mut finder, request, main)?);
-        let closure = linker.closure(&mut transaction, &mut finder, &roots)?;
-        finder.rest();
-        place_interpreter(&mut linker, interpreter, &closure);
-        for &id in &closure {
-            linker.objects[id].global = true;
-        }
-        linker.namespace_mut(BASE_NAMESPACE).global_scope = closure.clone();
+        let interpreter = adopt_interpreter(base, dynamic, interpreter_name(&program, request))?;
+        let called = stack.arg(0).map_or(&b"<main program>"[..], CStr::to_bytes).to_vec();
+        let preloads = Preloads {
+            environment: request.environment.preload.unwrap_or_default(),
+            option: request.options.preload.unwrap_or_default(),
+            secure: request.secure,
+        };
+        let listing = request.options.action == Action::List;
+        let parts = Parts { program, called, vdso, interpreter };
+        let program = Program::load(parts, finder, preloads, listing, &mut logger::line)?;
+        let Program { linker, finder, main, interpreter, vdso, closure } = program;
         let libc = linker.find_by_name(BASE_NAMESPACE, libc::SONAME);
         Ok(Loaded { linker, finder, maps: LinkMaps::default(), main, interpreter, vdso, libc, closure })
     }
@@ -97,7 +86,8 @@ impl Loaded {
 /// The program that the kernel has mapped and told of in the auxiliary vector.
 fn adopt_program(stack: &InitialStack) -> Result<Object, Failure> {
     let (at, count) = (stack.aux(AuxKey::Phdr).unwrap_or(0), stack.aux(AuxKey::Phnum).unwrap_or(0));
-    let headers = images::table_at(Addr(at), count);
+    // SAFETY: the kernel says that they are there.
+    let headers = unsafe { program::headers_in_table(Addr(at), count) };
     let bias = program_bias(&headers, Addr(at));
     let entry = bias.link_time(Addr(stack.aux(AuxKey::Entry).unwrap_or(0)));
     let broken = |what| LoadError::fault(program_name(stack), what);
@@ -149,14 +139,7 @@ fn load_program(
     path: &'static CStr,
     base: Addr,
 ) -> Result<Object, Failure> {
-    // A name without a slash is not searched in the library path.
-    let options = SearchOptions { library_path: None, ..request.search_options(&CpuFeatures::default()) };
-    let mut finder = Finder::new(options);
-    let opened = finder.open(path.to_bytes(), None, &loader::object::ObjectTable::new()).map_err(|mut error| {
-        // As glibc, which has no error number for a search that found nothing.
-        error.errno = error.errno.filter(|_| path.to_bytes().contains(&b'/'));
-        error
-    })?;
+    let opened = program::open(path, request.search_options(&CpuFeatures::default()))?;
     request::refuse_own_image(&opened, base)?;
     let has_interpreter = header::find(&opened.headers, PT_INTERP).is_some();
     // A file that can't be mapped is not given to the kernel either: what is wrong with it is said below.
@@ -165,10 +148,7 @@ fn load_program(
         return Err(request::execute_static(stack, request, &opened));
     }
     let origin = request.program_origin(&opened);
-    let mut object = file::load(opened, Kind::Executable, path.to_bytes())?;
-    object.origin = origin;
-    object.name = CString::default();
-    object.file = None;
+    let object = program::executable(opened, path, origin)?;
     stack.set_aux(AuxKey::Phdr, object.headers_at.0);
     stack.set_aux(AuxKey::Phnum, object.headers.len());
     stack.set_aux(AuxKey::Entry, object.image.bias.run_time(object.entry).0);
@@ -208,93 +188,14 @@ fn interpreter_name(program: &Object, request: &Request) -> CString {
 }
 
 fn adopt_interpreter(base: Addr, dynamic: Addr, name: CString) -> Result<Object, Failure> {
-    let headers = images::headers_at(base);
+    // SAFETY: this very code runs from that image.
+    let headers = unsafe { program::headers_at(base) };
     let bias = Bias::between(base, VAddr(0));
     // SAFETY: this very code runs from that image.
     let image = unsafe { Image::adopt(&headers, bias) }
         .ok_or_else(|| LoadError::fault(name.to_bytes(), "object file has no loadable segments"))?;
     let origin = Origin { name, kind: Kind::Interpreter, file: None, entry: VAddr(0) };
-    let mut object = Object::parse(origin, headers, image)?;
+    let object = Object::parse(origin, headers, image)?;
     debug_assert_eq!(object.image.bias.run_time(object.dynamic_at), dynamic);
-    object.add_alias(INTERPRETER_SONAME);
-    object.origin = finder::origin_of(object.name.to_bytes());
-    Ok(object)
-}
-
-fn adopt_vdso(header: Addr) -> Result<Option<Object>, Failure> {
-    let headers = images::headers_at(header);
-    let Some(first) = headers.iter().find(|h| h.p_type == PT_LOAD) else {
-        return Ok(None);
-    };
-    let bias = Bias::between(header, VAddr(first.p_vaddr));
-    // SAFETY: the kernel has mapped it.
-    let Some(image) = (unsafe { Image::adopt(&headers, bias) }) else {
-        return Ok(None);
-    };
-    let origin = Origin { name: c"linux-vdso.so.1".to_owned(), kind: Kind::Vdso, file: None, entry: VAddr(0) };
-    let mut object = Object::parse(origin, headers, image)?;
-    if let Some(soname) = object.soname().and_then(|s| CString::new(s).ok()) {
-        object.name = soname;
-    }
-    object.stage = loader::object::Stage::Relocated;
-    Ok(Some(object))
-}
-
-/// Loads the preloads. One that can't be loaded is reported and left out; version tables in an unknown format are an error, as in glibc,
-/// which reads them when everything is loaded.
-fn load_preloads(
-    linker: &mut Linker,
-    transaction: &mut Transaction,
-    finder: &mut Finder,
-    request: &Request,
-    main: ObjectId,
-) -> Result<Vec<ObjectId>, LoadError> {
-    let list = preload_file();
-    let variable = path::split_preload(request.environment.preload.unwrap_or_default(), request.secure);
-    let option = path::split_preload(request.options.preload.unwrap_or_default(), request.secure);
-    let named = variable.map(|name| (name, "LD_PRELOAD")).chain(option.map(|name| (name, "--preload")));
-    let mut loaded = Vec::new();
-    for (name, from) in named.chain(path::split_preload_file(&list).map(|name| (name, "/etc/ld.so.preload"))) {
-        match linker.require(transaction, finder, name, Some(main)) {
-            Ok(id) => loaded.push(id),
-            Err(error) if matches!(error.reason, Reason::RecordVersion { .. }) => return Err(error),
-            Err(error) => crate::logger::line(format_args!(
-                "ERROR: ld.so: object '{}' from {from} cannot be preloaded ({}): ignored.",
-                Lossy(name),
-                error.cause()
-            )),
-        }
-    }
-    Ok(loaded)
-}
-
-fn preload_file() -> Vec<u8> {
-    let mut list = Vec::new();
-    if let Ok(fd) = sys::open_read(PRELOAD_FILE) {
-        let size = sys::status(fd.as_fd()).map_or(0, |s| s.size.min(1 << 20));
-        list.resize(size as usize, 0);
-        let read = sys::read_at(fd.as_fd(), &mut list, 0).unwrap_or(0);
-        list.truncate(read);
-    }
-    list
-}
-
-/// Puts the interpreter where the list of objects has it under glibc: behind the object before it in the scope, or nowhere if nobody needs
-/// it.
-fn place_interpreter(linker: &mut Linker, interpreter: ObjectId, closure: &[ObjectId]) {
-    let list = &mut linker.namespace_mut(BASE_NAMESPACE).list;
-    list.retain(|id| *id != interpreter);
-    let Some(at) = closure.iter().position(|id| *id == interpreter) else {
-        return;
-    };
-    let before = at.checked_sub(1).and_then(|i| closure.get(i)).and_then(|b| list.iter().position(|id| id == b));
-    list.insert(before.map_or(list.len(), |i| i + 1), interpreter);
-}
-
-/// `GNU_PROPERTY_X86_ISA_1_NEEDED` of an object, if it has one.
-pub fn isa_needed(object: &Object) -> Option<u32> {
-    let h = header::find(&object.headers, header::PT_GNU_PROPERTY)?;
-    let view = object.image.view();
-    let bytes = view.bytes(VAddr(h.p_vaddr), h.p_memsz)?;
-    property::properties(bytes, h.p_align)?.isa_1_needed
+    Ok(program::as_interpreter(object))
 }

@@ -18,6 +18,7 @@ use loader::error::Lossy;
 use loader::file::Opened;
 use loader::lookup;
 use loader::object::Kind;
+use loader::program;
 use loader::reloc::PltMode;
 use loader::seal::tunables::{SealLevel, SealTunables};
 use loader::search::finder::{self, SearchOptions};
@@ -150,12 +151,8 @@ impl Request {
     /// be like direct ones, the directory of the file.
     pub fn program_origin(&self, opened: &Opened) -> Option<Vec<u8>> {
         if self.options.launched {
-            let link = CString::new(alloc::format!("/proc/self/fd/{}", opened.fd.as_raw_fd())).ok()?;
-            let mut buffer = [0u8; 4096];
-            if let Ok(path) = sys::read_link(&link, &mut buffer) {
-                if path.starts_with(b"/") {
-                    return finder::origin_of(path);
-                }
+            if let Some(origin) = program::origin_of_file(opened) {
+                return Some(origin);
             }
         }
         finder::origin_of(opened.path.to_bytes())
@@ -205,7 +202,8 @@ pub fn execute_static(stack: &InitialStack, request: &Request, opened: &Opened) 
 
 /// Refuses to load the interpreter as a program.
 pub fn refuse_own_image(opened: &Opened, base: Addr) -> Result<(), Failure> {
-    let own = super::images::headers_at(base);
+    // SAFETY: this very code runs from the image at `base`.
+    let own = unsafe { program::headers_at(base) };
     let same = own.len() == opened.headers.len()
         && own
             .iter()

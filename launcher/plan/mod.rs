@@ -1,0 +1,164 @@
+//! `ldseal plan`: what a start would map and seal, without running anything of the program.
+//!
+//! The objects are found, mapped into this process and planned by the functions that the interpreter calls ([`loader::program`]); what
+//! the interpreter does with them beyond that is not done.
+//!
+//! * [`machine`] tells what the search for libraries needs to know of the processor.
+//! * [`model`] is the plan as data, [`render`] prints it.
+#![deny(unsafe_code)]
+
+mod machine;
+mod model;
+mod render;
+
+use crate::cli::PlanArguments;
+use crate::run::{self, Refusal, Start};
+use crate::{interpreter, sys};
+use loader::addr::VAddr;
+use loader::error::{LoadError, Lossy};
+use loader::file::{self, OpenError};
+use loader::object::{Kind, Object};
+use loader::program::{self, Parts, Preloads, Program};
+use loader::seal::tunables::SealTunables;
+use loader::search::finder::{Finder, SearchOptions};
+use loader::search::hwcaps::Hwcaps;
+use model::Plan;
+use std::env;
+use std::ffi::{CString, OsStr};
+use std::fmt;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// Exit status of the interpreter when something can't be loaded.
+const NOT_LOADED: u8 = 127;
+/// Exit status of the interpreter when a version is missing, as glibc's.
+const NO_VERSION: u8 = 1;
+
+/// Why there is no plan.
+enum Failure {
+    /// The program is refused.
+    Refused(Refusal),
+    /// An object is missing or broken.
+    Load(LoadError),
+    /// Versions are missing.
+    Versions(Vec<LoadError>),
+    /// This command's own trouble.
+    Own(String),
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Failure {
+        Failure::Load(error)
+    }
+}
+
+/// Prints the plan of a program; returns the exit status.
+pub fn plan(arguments: &PlanArguments) -> u8 {
+    let start = match run::resolve(&arguments.program, &[]) {
+        Ok(start) => start,
+        Err(refusal) => return complain(OsStr::new(""), Failure::Refused(refusal)),
+    };
+    let plan = match make(arguments, &start) {
+        Ok(plan) => plan,
+        Err(failure) => return complain(called(&start), failure),
+    };
+    let text = if arguments.json { render::json(&plan) } else { render::tables(&plan) };
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => 0,
+        Err(error) => complain(called(&start), Failure::Own(format!("standard output: {error}"))),
+    }
+}
+
+/// What messages call the program.
+fn called(start: &Start) -> &OsStr {
+    start.argv.first().map_or(start.program.as_os_str(), |name| name)
+}
+
+/// Says why there is no plan, in the interpreter's words where it would have failed; returns the exit status that it would have had.
+fn complain(called: &OsStr, failure: Failure) -> u8 {
+    let called = Lossy(called.as_bytes());
+    match failure {
+        Failure::Refused(refusal) => {
+            eprintln!("ldseal: {refusal}");
+            refusal.status
+        }
+        Failure::Load(error) => {
+            eprintln!("{called}: error while loading shared libraries: {}", error.terse());
+            NOT_LOADED
+        }
+        Failure::Versions(errors) => {
+            for error in errors {
+                eprintln!("{called}: {error}");
+            }
+            NO_VERSION
+        }
+        Failure::Own(text) => {
+            eprintln!("ldseal: {text}");
+            1
+        }
+    }
+}
+
+/// The last value of a variable, which is the one that the interpreter takes.
+fn variable(name: &str) -> Option<Vec<u8>> {
+    env::vars_os().filter(|(known, _)| known == name).last().map(|(_, value)| value.into_vec())
+}
+
+fn make(arguments: &PlanArguments, start: &Start) -> Result<Plan, Failure> {
+    let secure = sys::is_secure();
+    let tunables = variable("GLIBC_TUNABLES").unwrap_or_default();
+    let mut tunables = SealTunables::parse(&tunables, secure);
+    tunables.level = arguments.level.unwrap_or(tunables.level);
+    let (interpreter, tables) = own_interpreter()?;
+    let machine = machine::machine();
+    let options = SearchOptions {
+        library_path: variable("LD_LIBRARY_PATH").filter(|_| !secure),
+        inhibit_cache: false,
+        inhibit_rpath: None,
+        secure,
+        hwcaps: Hwcaps::new(machine, None, None),
+        platform: machine.platform.or(Some(b"x86_64")),
+    };
+    let loaded = load(start, options, interpreter, secure)?;
+    let Program { linker, main, interpreter, vdso, closure, .. } = loaded;
+    let fatal = program::missing_versions(&linker, &closure, main, &mut warn)?;
+    if !fatal.is_empty() {
+        return Err(Failure::Versions(fatal));
+    }
+    program::check_objects(&linker, &closure, machine.isa_1)?;
+    let base = linker.objects[interpreter].image.bias;
+    let tables = base.run_time(tables.start)..base.run_time(tables.end);
+    let plan = program::seal_plan(&linker, interpreter, vdso, tables, &tunables);
+    Ok(Plan::new(start.program.to_string_lossy().into_owned(), tunables.level, &plan))
+}
+
+/// Maps the program and all that it needs.
+fn load(start: &Start, options: SearchOptions, interpreter: Object, secure: bool) -> Result<Program, LoadError> {
+    let name = interpreter::program_name(start).into_os_string();
+    let name = CString::new(name.as_bytes())
+        .map_err(|_| LoadError::fault(name.as_bytes(), "cannot open shared object file"))?;
+    let opened = program::open(&name, options.clone())?;
+    let origin = program::origin_of_file(&opened);
+    let program = program::executable(opened, &name, origin)?;
+    let called = called(start).as_bytes().to_vec();
+    let parts = Parts { program, called, vdso: sys::vdso()?, interpreter };
+    let environment = variable("LD_PRELOAD").unwrap_or_default();
+    let preloads = Preloads { environment: &environment, option: b"", secure };
+    Program::load(parts, Finder::new(options), preloads, false, &mut warn)
+}
+
+/// The line of a warning, which the interpreter writes to standard error too.
+fn warn(line: fmt::Arguments<'_>) {
+    eprintln!("{line}");
+}
+
+/// Maps the interpreter of this very build, under the name by which it would be executed. With it where its tables lie.
+fn own_interpreter() -> Result<(Object, Range<VAddr>), Failure> {
+    let own = |text: String| Failure::Own(format!("{}: {text}", interpreter::NAME));
+    let (file, name) = interpreter::open().map_err(own)?;
+    let opened = file::check(name.clone(), file).map_err(OpenError::into_error)?;
+    let object = file::load(opened, Kind::Interpreter, name.as_bytes())?;
+    let tables = interpreter::tables().ok_or_else(|| own("its tables have no symbol".into()))?;
+    Ok((program::as_interpreter(Object { file: None, ..object }), tables))
+}

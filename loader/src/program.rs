@@ -1,0 +1,332 @@
+//! A program and all that is mapped with it: the part of a start that decides which objects there are, in which order they stand, and what
+//! of them is sealed. It runs nothing of them, so that whoever only wants to know can call it too.
+
+use crate::addr::{Addr, Bias, VAddr};
+use crate::elf::header::{self, ProgramHeader};
+use crate::elf::property;
+use crate::error::{LoadError, Lossy, Reason};
+use crate::file::{self, Opened};
+use crate::image::Image;
+use crate::linker::{Linker, Transaction};
+use crate::object::{Kind, Object, ObjectId, ObjectTable, Origin, Stage, BASE_NAMESPACE};
+use crate::seal::plan::SealPlan;
+use crate::seal::tunables::{SealLevel, SealTunables};
+use crate::seal::vvar;
+use crate::search::finder::{self, Finder, SearchOptions};
+use crate::search::path;
+use crate::sys;
+use alloc::borrow::ToOwned;
+use alloc::ffi::CString;
+use alloc::vec::Vec;
+use core::ffi::CStr;
+use core::fmt;
+use core::ops::Range;
+use goblin::elf64::program_header::PT_LOAD;
+use rustix::fd::{AsFd, AsRawFd};
+
+/// The name under which other objects need the interpreter (psABI, "Program Interpreter").
+const INTERPRETER_SONAME: &[u8] = b"ld-linux-x86-64.so.2";
+
+/// The preloads of the whole system (ld.so(8)).
+const PRELOAD_FILE: &CStr = c"/etc/ld.so.preload";
+
+/// The name of the interpreter's own read-only tables in a seal plan.
+pub const TABLES: &[u8] = b"[interpreter's tables]";
+
+/// The name of the kernel's data pages in a seal plan.
+const VVAR: &[u8] = b"[vvar]";
+
+/// What a program is put together from.
+pub struct Parts {
+    /// The program.
+    pub program: Object,
+    /// What messages call it: its `argv[0]`.
+    pub called: Vec<u8>,
+    /// The vDSO, if the kernel lends one.
+    pub vdso: Option<Object>,
+    /// The interpreter; see [`as_interpreter`].
+    pub interpreter: Object,
+}
+
+/// What is preloaded.
+#[derive(Clone, Copy, Default)]
+pub struct Preloads<'a> {
+    /// `LD_PRELOAD`
+    pub environment: &'a [u8],
+    /// `--preload`
+    pub option: &'a [u8],
+    /// `AT_SECURE`
+    pub secure: bool,
+}
+
+/// A program with its preloads and everything they need: mapped, and nothing of it relocated or run.
+pub struct Program {
+    /// The objects.
+    pub linker: Linker,
+    /// The finder, with what it has learned.
+    pub finder: Finder,
+    /// The program.
+    pub main: ObjectId,
+    /// The interpreter.
+    pub interpreter: ObjectId,
+    /// The vDSO.
+    pub vdso: Option<ObjectId>,
+    /// The program, the preloads, and their closure, breadth first: the global scope.
+    pub closure: Vec<ObjectId>,
+}
+
+impl Program {
+    /// Maps the preloads and the closure. With `listing` a library that is not found is noted in [`Linker::missing`] and is no error. A
+    /// preload that can't be loaded is left out; `warn` gets the line that says so.
+    ///
+    /// # Errors
+    /// The first object that is missing or broken.
+    pub fn load(
+        parts: Parts,
+        mut finder: Finder,
+        preloads: Preloads<'_>,
+        listing: bool,
+        warn: &mut dyn FnMut(fmt::Arguments<'_>),
+    ) -> Result<Program, LoadError> {
+        let mut linker = Linker::new();
+        linker.missing = listing.then(Vec::new);
+        let mut transaction = Transaction::new(BASE_NAMESPACE);
+        let mut program = parts.program;
+        program.global = true;
+        program.open_count = 1;
+        program.label = Some(parts.called);
+        let main = linker.add(&mut transaction, program);
+        let vdso = parts.vdso.map(|object| linker.add(&mut transaction, object));
+        let interpreter = linker.add(&mut transaction, parts.interpreter);
+        let mut roots = alloc::vec![main];
+        roots.extend(load_preloads(&mut linker, &mut transaction, &mut finder, preloads, main, warn)?);
+        let closure = linker.closure(&mut transaction, &mut finder, &roots)?;
+        finder.rest();
+        place_interpreter(&mut linker, interpreter, &closure);
+        for &id in &closure {
+            linker.objects[id].global = true;
+        }
+        linker.namespace_mut(BASE_NAMESPACE).global_scope = closure.clone();
+        Ok(Program { linker, finder, main, interpreter, vdso, closure })
+    }
+}
+
+/// Opens the file that a command line names. A name without a slash is searched for as a library is, but not in the library path.
+///
+/// # Errors
+/// There is none, or it is broken.
+pub fn open(name: &CStr, options: SearchOptions) -> Result<Opened, LoadError> {
+    let mut finder = Finder::new(SearchOptions { library_path: None, ..options });
+    finder.open(name.to_bytes(), None, &ObjectTable::new()).map_err(|mut error| {
+        // As glibc, which has no error number for a search that found nothing.
+        error.errno = error.errno.filter(|_| name.to_bytes().contains(&b'/'));
+        error
+    })
+}
+
+/// Maps the program that a command line names.
+///
+/// # Errors
+/// What can't be mapped or parsed.
+pub fn executable(opened: Opened, name: &CStr, origin: Option<Vec<u8>>) -> Result<Object, LoadError> {
+    let mut object = file::load(opened, Kind::Executable, name.to_bytes())?;
+    object.origin = origin;
+    object.name = CString::default();
+    object.file = None;
+    Ok(object)
+}
+
+/// `$ORIGIN` as the kernel's mapping of a program would give it: the directory of the file, links resolved. `None` without `/proc`.
+pub fn origin_of_file(opened: &Opened) -> Option<Vec<u8>> {
+    let link = CString::new(alloc::format!("/proc/self/fd/{}", opened.fd.as_raw_fd())).ok()?;
+    let mut buffer = [0u8; 4096];
+    let path = sys::read_link(&link, &mut buffer).ok()?;
+    path.starts_with(b"/").then(|| finder::origin_of(path)).flatten()
+}
+
+/// Makes an object the interpreter: it answers to the name that libc needs, and nobody relocates it.
+pub fn as_interpreter(mut object: Object) -> Object {
+    object.add_alias(INTERPRETER_SONAME);
+    object.origin = finder::origin_of(object.name.to_bytes());
+    object.stage = Stage::Relocated;
+    object
+}
+
+/// The vDSO whose ELF header is at `header` (`AT_SYSINFO_EHDR`); `None` if it has no segments.
+///
+/// # Errors
+/// Its dynamic section is broken.
+///
+/// # Safety
+/// The kernel must have mapped it there, for good.
+pub unsafe fn vdso(header: Addr) -> Result<Option<Object>, LoadError> {
+    // SAFETY: the caller's contract.
+    let headers = unsafe { headers_at(header) };
+    let Some(first) = headers.iter().find(|h| h.p_type == PT_LOAD) else {
+        return Ok(None);
+    };
+    let bias = Bias::between(header, VAddr(first.p_vaddr));
+    // SAFETY: the kernel has mapped it.
+    let Some(image) = (unsafe { Image::adopt(&headers, bias) }) else {
+        return Ok(None);
+    };
+    let origin = Origin { name: c"linux-vdso.so.1".to_owned(), kind: Kind::Vdso, file: None, entry: VAddr(0) };
+    let mut object = Object::parse(origin, headers, image)?;
+    if let Some(soname) = object.soname().and_then(|s| CString::new(s).ok()) {
+        object.name = soname;
+    }
+    object.stage = Stage::Relocated;
+    Ok(Some(object))
+}
+
+/// The program headers of an image whose ELF header is at `base`.
+///
+/// # Safety
+/// The kernel must have mapped an ELF image there, its program headers included.
+pub unsafe fn headers_at(base: Addr) -> Vec<ProgramHeader> {
+    // SAFETY: an ELF header is mapped at `base`.
+    let file_header = unsafe { core::slice::from_raw_parts(base.as_ptr::<u8>(), 64) };
+    match header::parse(file_header) {
+        // SAFETY: it says where they are.
+        Ok(h) => unsafe { headers_in_table(Addr(base.0.wrapping_add(h.phoff as usize)), h.phnum) },
+        Err(_) => Vec::new(),
+    }
+}
+
+/// The program headers that lie at `at`.
+///
+/// # Safety
+/// So many must be mapped there.
+pub unsafe fn headers_in_table(at: Addr, count: usize) -> Vec<ProgramHeader> {
+    // SAFETY: the caller's contract.
+    let table = unsafe { core::slice::from_raw_parts(at.as_ptr::<u8>(), count * header::PHDR_SIZE) };
+    (0..count).filter_map(|i| header::program_header(table, i)).collect()
+}
+
+/// Loads the preloads. One that can't be loaded is reported and left out; version tables in an unknown format are an error, as in glibc,
+/// which reads them when everything is loaded.
+fn load_preloads(
+    linker: &mut Linker,
+    transaction: &mut Transaction,
+    finder: &mut Finder,
+    preloads: Preloads<'_>,
+    main: ObjectId,
+    warn: &mut dyn FnMut(fmt::Arguments<'_>),
+) -> Result<Vec<ObjectId>, LoadError> {
+    let list = preload_file();
+    let variable = path::split_preload(preloads.environment, preloads.secure).map(|name| (name, "LD_PRELOAD"));
+    let option = path::split_preload(preloads.option, preloads.secure).map(|name| (name, "--preload"));
+    let file = path::split_preload_file(&list).map(|name| (name, "/etc/ld.so.preload"));
+    let mut loaded = Vec::new();
+    for (name, from) in variable.chain(option).chain(file) {
+        match linker.require(transaction, finder, name, Some(main)) {
+            Ok(id) => loaded.push(id),
+            Err(error) if matches!(error.reason, Reason::RecordVersion { .. }) => return Err(error),
+            Err(error) => warn(format_args!(
+                "ERROR: ld.so: object '{}' from {from} cannot be preloaded ({}): ignored.",
+                Lossy(name),
+                error.cause()
+            )),
+        }
+    }
+    Ok(loaded)
+}
+
+fn preload_file() -> Vec<u8> {
+    let mut list = Vec::new();
+    if let Ok(fd) = sys::open_read(PRELOAD_FILE) {
+        let size = sys::status(fd.as_fd()).map_or(0, |s| s.size.min(1 << 20));
+        list.resize(size as usize, 0);
+        let read = sys::read_at(fd.as_fd(), &mut list, 0).unwrap_or(0);
+        list.truncate(read);
+    }
+    list
+}
+
+/// Puts the interpreter where the list of objects has it under glibc: behind the object before it in the scope, or nowhere if nobody needs
+/// it.
+fn place_interpreter(linker: &mut Linker, interpreter: ObjectId, closure: &[ObjectId]) {
+    let list = &mut linker.namespace_mut(BASE_NAMESPACE).list;
+    list.retain(|id| *id != interpreter);
+    let Some(at) = closure.iter().position(|id| *id == interpreter) else {
+        return;
+    };
+    let before = at.checked_sub(1).and_then(|i| closure.get(i)).and_then(|b| list.iter().position(|id| id == b));
+    list.insert(before.map_or(list.len(), |i| i + 1), interpreter);
+}
+
+/// Checks that every version is there which an object of the closure needs; all that are missing. For an object without any versions
+/// `warn` gets a line and the start goes on, as in glibc.
+///
+/// # Errors
+/// Any other fault of the versions, the first.
+pub fn missing_versions(
+    linker: &Linker,
+    closure: &[ObjectId],
+    main: ObjectId,
+    warn: &mut dyn FnMut(fmt::Arguments<'_>),
+) -> Result<Vec<LoadError>, LoadError> {
+    let mut missing = Vec::new();
+    for error in closure.iter().flat_map(|&id| linker.missing_versions(id)) {
+        match error.reason {
+            Reason::NoVersions { .. } => {
+                warn(format_args!("{}: {error}", Lossy(linker.objects[main].display_name())));
+            }
+            Reason::MissingVersion { .. } => missing.push(error),
+            _ => return Err(error),
+        }
+    }
+    Ok(missing)
+}
+
+/// Checks what is cheap to check of the closure before anything is relocated or run: the ISA level, of which the CPU has `isa_1` (bits of
+/// `GNU_PROPERTY_X86_ISA_1_NEEDED`), and the places of constructors and destructors.
+///
+/// # Errors
+/// The first object that does not pass.
+pub fn check_objects(linker: &Linker, closure: &[ObjectId], isa_1: u32) -> Result<(), LoadError> {
+    for &id in closure {
+        let object = &linker.objects[id];
+        if isa_needed(object).is_some_and(|needed| needed & isa_1 != needed) {
+            return Err(LoadError::fault(object.display_name(), "CPU ISA level is lower than required"));
+        }
+        object.check_functions()?;
+    }
+    Ok(())
+}
+
+/// `GNU_PROPERTY_X86_ISA_1_NEEDED` of an object, if it has one.
+pub fn isa_needed(object: &Object) -> Option<u32> {
+    let h = header::find(&object.headers, header::PT_GNU_PROPERTY)?;
+    let view = object.image.view();
+    let bytes = view.bytes(VAddr(h.p_vaddr), h.p_memsz)?;
+    property::properties(bytes, h.p_align)?.isa_1_needed
+}
+
+/// What the commit of a start seals, but for the interpreter's heap: the objects in the order of their list, the interpreter with
+/// `tables`, those of its data that are for ever read-only once they are filled, and the kernel's data pages where they can be told.
+pub fn seal_plan(
+    linker: &Linker,
+    interpreter: ObjectId,
+    vdso: Option<ObjectId>,
+    tables: Range<Addr>,
+    tunables: &SealTunables<'_>,
+) -> SealPlan {
+    let list = &linker.namespace(BASE_NAMESPACE).list;
+    let own = (!list.contains(&interpreter)).then_some(interpreter);
+    let mut plan = SealPlan::default();
+    for id in list.iter().copied().chain(own) {
+        let object = &linker.objects[id];
+        plan.add(object.display_name(), object, tunables);
+    }
+    if tunables.level == SealLevel::Off {
+        return plan;
+    }
+    plan.add_range(TABLES, tables, None);
+    if let Some(vdso) = vdso.filter(|_| tunables.vdso) {
+        if let Some(pages) = vvar::below(linker.objects[vdso].image.range.start, sys::is_kernel_page) {
+            plan.add_range(VVAR, pages, None);
+        }
+    }
+    plan
+}
