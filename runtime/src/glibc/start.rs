@@ -1,13 +1,14 @@
 //! Filling the structures that libc.so.6 reads, at start-up.
 
 use super::cpu::CpuFeatures;
-use super::globals::{RO_TABLES, RTLD_GLOBAL, RTLD_GLOBAL_RO};
+use super::globals::{Structure, RO_TABLES, RTLD_GLOBAL, RTLD_GLOBAL_RO};
 use super::layout::Layout;
 use super::{exports, find_object, hook, tls};
 use crate::initial_stack::{AuxKey, InitialStack};
 use crate::process::{self, Process, StaticTls};
 use alloc::vec;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use loader::addr::Addr;
 use loader::linker::Linker;
 use loader::object::{Object, ObjectId, BASE_NAMESPACE};
@@ -187,26 +188,35 @@ pub fn register_modules(linker: &Linker) {
     }
 }
 
-/// Writes the list of TLS modules as libthread_db reads it.
+/// The list of TLS modules that is in use: its memory, and how many slots it has.
+static SLOTS: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
+static SLOT_COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// Writes the list of TLS modules as libthread_db reads it. The loader's lock must be held.
 pub fn publish_modules(process: &Process) {
     let layout = process::layout();
-    let global = RTLD_GLOBAL.structure();
     let modules = &process.linker.tls_modules;
-    let slots = &layout.dtv_slotinfo;
-    let count = modules.len() + 1 + SLOT_SURPLUS;
-    let mut block: Vec<u8> = vec![0; layout.dtv_slotinfo_list.slotinfo + count * slots.size];
-    let mut put = |offset: usize, value: u64| block[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
-    put(layout.dtv_slotinfo_list.len, count as u64);
-    for (index, id) in modules.iter().enumerate() {
-        let at = layout.dtv_slotinfo_list.slotinfo + (index + 1) * slots.size;
-        if let Some(id) = id {
-            put(at + slots.gen, tls::module(index + 1).map_or(0, |m| m.generation));
-            put(at + slots.map, process.maps.address(*id) as u64);
-        }
+    let (list, slots) = (&layout.dtv_slotinfo_list, &layout.dtv_slotinfo);
+    if SLOT_COUNT.load(Ordering::Relaxed) <= modules.len() {
+        // The old list stays: a debugger may be reading it. The new one is twice as long as need be.
+        let count = modules.len() * 2 + 1 + SLOT_SURPLUS;
+        let block = Vec::leak(vec![0u8; list.slotinfo + count * slots.size]);
+        SLOTS.store(block.as_mut_ptr(), Ordering::Relaxed);
+        SLOT_COUNT.store(count, Ordering::Relaxed);
     }
-    // The old list stays: a debugger may be reading it.
-    let block = Vec::leak(block);
-    global.put_addr(layout.rtld_global.dl_tls_dtv_slotinfo_list, Addr(block.as_ptr() as usize));
+    let count = SLOT_COUNT.load(Ordering::Relaxed);
+    let start = SLOTS.load(Ordering::Relaxed);
+    // SAFETY: the block was made with that size, and is never freed.
+    let block = unsafe { Structure::at(start, list.slotinfo + count * slots.size) };
+    block.put_u64(list.len, count as u64);
+    for number in 1..count {
+        let at = list.slotinfo + number * slots.size;
+        let id = modules.get(number - 1).copied().flatten();
+        block.put_u64(at + slots.gen, tls::module(number).map_or(0, |m| m.generation));
+        block.put_u64(at + slots.map, id.map_or(0, |id| process.maps.address(id) as u64));
+    }
+    let global = RTLD_GLOBAL.structure();
+    global.put_addr(layout.rtld_global.dl_tls_dtv_slotinfo_list, block.addr());
     global.put_u64(layout.rtld_global.dl_tls_max_dtv_idx, modules.len() as u64);
     global.put_u64(layout.rtld_global.dl_tls_static_used, process.static_tls.layout.used);
 }

@@ -11,6 +11,7 @@ use loader::linker::Transaction;
 use loader::object::{NamespaceId, ObjectId, Stage, Stay};
 use loader::order;
 use loader::reloc::PltMode;
+use loader::seal::tunables::SealLevel;
 use loader::tls::TlsState;
 use rustix::io::Errno;
 
@@ -174,6 +175,7 @@ fn load(
     let new_order: Vec<ObjectId> = order.iter().rev().copied().filter(|id| new.contains(id)).collect();
     let wanted = match process.binding {
         PltMode::Lazy if mode & mode::NOW != 0 => PltMode::Now,
+        PltMode::Lazy if process.level() == SealLevel::Enforced => PltMode::Eager,
         other => other,
     };
     let services = link::LinkServices::new(process.static_tls);

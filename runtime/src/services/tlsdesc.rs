@@ -4,7 +4,9 @@
 use super::lazy::{restore_vectors, save_vectors, SAVE_AREA, SAVE_WITH, STATE_MASK};
 use crate::glibc::tls;
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use core::arch::naked_asm;
+use core::cell::UnsafeCell;
 use loader::addr::Addr;
 
 /// What a dynamic descriptor points to.
@@ -24,10 +26,20 @@ pub fn undefined_entry() -> Addr {
     Addr(undefined_code as *const () as usize)
 }
 
-/// For all others: entry and argument of a new descriptor. The argument lives as long as the process.
+struct Arguments(UnsafeCell<BTreeMap<(u64, u64), Box<Argument>>>);
+// SAFETY: touched while objects are relocated only, under the loader's lock or at start-up.
+unsafe impl Sync for Arguments {}
+
+/// The arguments of all dynamic descriptors. They live as long as the process: a library that is opened again has the same ones.
+static ARGUMENTS: Arguments = Arguments(UnsafeCell::new(BTreeMap::new()));
+
+/// For all others: entry and argument of a descriptor.
 pub fn dynamic(module: usize, offset: u64) -> (Addr, u64) {
-    let argument = Box::leak(Box::new(Argument { module: module as u64, offset }));
-    (Addr(dynamic_code as *const () as usize), core::ptr::from_ref(argument) as u64)
+    // SAFETY: see `Arguments`.
+    let arguments = unsafe { &mut *ARGUMENTS.0.get() };
+    let key = (module as u64, offset);
+    let argument = arguments.entry(key).or_insert_with(|| Box::new(Argument { module: key.0, offset }));
+    (Addr(dynamic_code as *const () as usize), core::ptr::from_ref::<Argument>(argument) as u64)
 }
 
 #[unsafe(naked)]
