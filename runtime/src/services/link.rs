@@ -1,6 +1,7 @@
 //! Linking the new objects of a transaction: versions, static TLS, relocation, RELRO.
 
 use super::{lazy, tlsdesc};
+use crate::glibc::tls;
 use crate::process::StaticTls;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
@@ -36,6 +37,16 @@ impl LinkServices {
     pub fn new(static_tls: StaticTls) -> LinkServices {
         LinkServices { static_tls: Cell::new(static_tls), made_static: RefCell::default() }
     }
+
+    /// Undoes what a transaction that failed has decided about objects that were there before it.
+    pub fn take_back(&self, linker: &Linker) {
+        for made in self.made_static.borrow().iter() {
+            let owner = linker.tls_modules.get(made.module.wrapping_sub(1)).copied().flatten();
+            if let Some(id) = owner {
+                linker.objects[id].tls_state.set(TlsState::Undecided { module: made.module });
+            }
+        }
+    }
 }
 
 impl Services for LinkServices {
@@ -43,7 +54,8 @@ impl Services for LinkServices {
         let refuse = || LoadError::fault(object.display_name(), "cannot allocate memory in static TLS block");
         let module = match (object.tls_state.get(), &object.tls) {
             (TlsState::Static { offset, .. }, _) => return Ok(offset),
-            (TlsState::Undecided { module }, Some(_)) => module,
+            // Two blocks of one variable must never exist in a thread.
+            (TlsState::Undecided { module }, Some(_)) if !tls::module(module).is_some_and(|m| m.dynamic) => module,
             _ => return Err(refuse()),
         };
         let segment = object.tls.ok_or_else(refuse)?;

@@ -179,12 +179,8 @@ fn load(
         other => other,
     };
     let services = link::LinkServices::new(process.static_tls);
-    // SAFETY: the process is running, so its thread pointer is set up.
-    let dependencies =
-        unsafe { link::relocate(&mut process.linker, transaction.namespace, &new_order, wanted, &services)? };
-    for &id in &new {
-        link::protect_relro(&process.linker.objects[id])?;
-    }
+    let dependencies = link_new(process, transaction.namespace, &new_order, wanted, &services)
+        .inspect_err(|_| services.take_back(&process.linker))?;
     commit(process, &new, &services);
     process.linker.objects[root].open_count += 1;
     close::note_dependencies(process, dependencies);
@@ -209,6 +205,22 @@ fn unique_definers(process: &Process, namespace: NamespaceId) -> Vec<ObjectId> {
     definers.dedup();
     definers.retain(|id| process.linker.objects[*id].stay == Stay::UntilClosed);
     definers
+}
+
+/// Relocates the new objects and protects their RELRO.
+fn link_new(
+    process: &mut Process,
+    namespace: NamespaceId,
+    order: &[ObjectId],
+    wanted: PltMode,
+    services: &link::LinkServices,
+) -> Result<Vec<(ObjectId, ObjectId)>, LoadError> {
+    // SAFETY: the process is running, so its thread pointer is set up.
+    let dependencies = unsafe { link::relocate(&mut process.linker, namespace, order, wanted, services)? };
+    for &id in order {
+        link::protect_relro(&process.linker.objects[id])?;
+    }
+    Ok(dependencies)
 }
 
 fn linker_has_flag(process: &Process, id: ObjectId, flag: u64) -> bool {
