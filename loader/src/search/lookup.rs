@@ -32,7 +32,7 @@ pub struct ObjectPaths {
 pub struct CommonPaths {
     /// LD_LIBRARY_PATH or `--library-path`; empty in secure execution.
     pub library_path: SearchList,
-    /// The default directories ([`Layout::directories`]).
+    /// The default directories ([`Layout::directories`](crate::search::path::Layout::directories)).
     pub default: SearchList,
     /// `--inhibit-cache`.
     pub inhibit_cache: bool,
@@ -65,7 +65,7 @@ pub enum Candidate {
         directory: DirectoryId,
     },
     /// Look the name up in `/etc/ld.so.cache`. If `no_default` an entry in a default directory does not count
-    /// ([`Layout::covers`]).
+    /// ([`Layout::covers`](crate::search::path::Layout::covers)).
     Cache {
         /// The asking object has DF_1_NODEFLIB.
         no_default: bool,

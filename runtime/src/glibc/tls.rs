@@ -248,7 +248,7 @@ unsafe fn initialise_thread(tcb: Addr, memory: Memory) {
 /// Sets up the calling main thread's DTV and static TLS blocks, after relocation: an image may hold relocated pointers.
 ///
 /// # Safety
-/// As for [`initialise_thread`].
+/// `tcb` must have the static TLS size below it and a DTV.
 pub unsafe fn initialise_main_thread(tcb: Addr) {
     // SAFETY: the caller's contract.
     unsafe { initialise_thread(tcb, Memory::Fresh) };
