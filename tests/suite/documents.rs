@@ -171,6 +171,7 @@ fn variables_of_the_launcher() {
         let text = fs::read_to_string(&file).expect("a source file is readable");
         known.extend(quoted(&text, "env::var_os(\""));
         known.extend(quoted(&text, "absolute(\""));
+        known.extend(quoted(&text, " variable(\""));
     }
     same("variables of ldseal", &documented("### Variables that `ldseal` reads"), &known);
 }
