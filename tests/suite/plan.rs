@@ -2,13 +2,15 @@
 //! counted from the first page of each object.
 
 use conformance::attack::mseal;
-use conformance::process::capture;
+use conformance::attack::trace::calls;
+use conformance::process::{capture, write_executable};
 use conformance::{requirement, suite, Level};
 use libtest_mimic::{Completion, Failed, Trial};
 use serde_json::Value;
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 /// The launcher under test.
@@ -64,6 +66,10 @@ fn main() -> ExitCode {
     ] {
         let name = format!("plan with {tunables} {preload}");
         trials.push(Trial::ignorable_test(name, move || with_tunables(tunables, preload)));
+    }
+    for level in Level::ALL {
+        trials.push(Trial::ignorable_test(format!("plan of made programs at {level}"), move || made(level)));
+        trials.push(Trial::ignorable_test(format!("calls at {level}"), move || traced_calls(level)));
     }
     trials.push(Trial::test("errors are the interpreter's", errors));
     trials.push(Trial::test("the text says what the JSON says", text_like_json));
@@ -179,22 +185,26 @@ fn relative(part: Part, base: u64) -> Part {
 }
 
 /// Compares the plan with a start. What a program seals after its start, because it opened a library that stays for ever, comes behind
-/// the start's and must not be in the plan.
+/// the start's and must not be in the plan: the start's ends with the interpreter's heap, where anything is sealed at all.
 fn compare(plan_words: &[&str], run_words: &[&str], level: u8, environment: &[(&str, &str)]) -> Result<(), Failed> {
     let (planned, json) = planned(plan_words, environment)?;
     let logged = logged(run_words, environment)?;
-    let heap = logged.iter().any(|object| object.name == HEAP);
-    if heap != (level > 0) || json["interpreter_heap_sealed"].as_bool() != Some(heap) {
-        return Err(format!("the interpreter's heap at level {level}: logged {heap}, plan {json:#}").into());
+    let heap = logged.iter().position(|object| object.name == HEAP);
+    if heap.is_some() != (level > 0) || json["interpreter_heap_sealed"].as_bool() != Some(level > 0) {
+        return Err(format!("the interpreter's heap at level {level}: logged {heap:?}, plan {json:#}").into());
     }
-    let mut logged = logged.into_iter().filter(|object| object.name != HEAP);
-    for planned in &planned {
-        let logged = logged.next().ok_or_else(|| format!("planned and not logged: {planned}"))?;
-        if logged != *planned {
+    let started = heap.unwrap_or(planned.len()).min(logged.len());
+    let (started, later) = logged.split_at(started);
+    for (planned, logged) in planned.iter().zip(started) {
+        if logged != planned {
             return Err(format!("planned {planned}\nlogged  {logged}").into());
         }
     }
-    match logged.find(|object| planned.iter().any(|planned| planned.name == object.name)) {
+    if planned.is_empty() || planned.len() != started.len() {
+        let names = |objects: &[Object]| objects.iter().map(|object| object.name.clone()).collect::<Vec<_>>().join(" ");
+        return Err(format!("planned {}\nlogged  {}", names(&planned), names(started)).into());
+    }
+    match later.iter().find(|object| planned.iter().any(|planned| planned.name == object.name)) {
         Some(object) => Err(format!("planned once and logged again: {object}").into()),
         None => Ok(()),
     }
@@ -228,19 +238,84 @@ fn no_seals(level: Level) -> Option<String> {
     Some(format!("the kernel does not seal (error {refused})"))
 }
 
+/// Compiles a C program or library in `folder`.
+fn compiled(folder: &Path, name: &str, source: &str, flags: &[&str]) -> Result<PathBuf, Failed> {
+    let (from, to) = (folder.join(format!("{name}.c")), folder.join(name));
+    std::fs::write(&from, source)?;
+    let status = Command::new("cc").arg("-o").arg(&to).arg(&from).args(flags).current_dir(folder).status()?;
+    if status.success() {
+        Ok(to)
+    } else {
+        Err(format!("cc: {status}").into())
+    }
+}
+
+/// Images that Debian's own programs don't have: at fixed addresses, with holes, without RELRO; libraries next to the program, found
+/// behind a link; a script.
+fn made(level: Level) -> Result<Completion, Failed> {
+    if let Some(reason) = requirement::unmet("cc") {
+        return Ok(Completion::ignored_with(reason));
+    }
+    let folder = suite::scratch(&cache(), &format!("made-{}", level.0))?;
+    const HOLES: &str = "-Wl,-z,max-page-size=0x200000,-z,separate-code";
+    const DATA: &str = "int data[3000] = {1}; int zero[9000]; int *pointer = data;";
+    compiled(&folder, "libdense.so", &format!("{DATA} int f(void) {{ return *pointer; }}"), &["-shared", "-fPIC"])?;
+    let sparse = ["-shared", "-fPIC", HOLES, "-L.", "-ldense", "-Wl,-rpath,$ORIGIN"];
+    compiled(&folder, "libsparse.so", "int f(void); int g(void) { return f(); }", &sparse)?;
+    let main = format!("{DATA} int g(void); int main(void) {{ return g() - 1; }}");
+    let mut programs = Vec::new();
+    for (name, flags) in [
+        ("fixed", &["-no-pie"][..]),
+        ("fixed-holes", &["-no-pie", HOLES]),
+        ("holes", &["-pie", HOLES]),
+        ("no-relro", &["-Wl,-z,norelro"]),
+        ("one-segment", &["-Wl,-z,noseparate-code,-z,now"]),
+    ] {
+        let flags = [flags, &["-L.", "-lsparse", "-Wl,-rpath,$ORIGIN,-rpath-link,."]].concat();
+        programs.push(compiled(&folder, name, &main, &flags)?);
+    }
+    let elsewhere = folder.join("elsewhere");
+    std::fs::create_dir(&elsewhere)?;
+    let link = elsewhere.join("link");
+    std::os::unix::fs::symlink("../holes", &link)?;
+    let script = folder.join("script");
+    write_executable(&script, b"#!/bin/sh -e\nexit 0\n")?;
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755))?;
+    programs.extend([link, script]);
+    for program in programs {
+        let program = program.to_string_lossy();
+        if let Completion::Ignored { reason } = like_a_start(&[&program], level, &[])? {
+            return Ok(Completion::Ignored { reason });
+        }
+    }
+    Ok(Completion::Completed)
+}
+
+/// A start makes as many calls as the plan says or, where objects lie side by side, fewer; and those for the interpreter's heap.
+fn traced_calls(level: Level) -> Result<Completion, Failed> {
+    if let Some(reason) = no_seals(level) {
+        return Ok(Completion::ignored_with(reason));
+    }
+    let number = level.0.to_string();
+    let words = ["--seal", &number, "ls"];
+    let (_, plan) = planned(&words, &[])?;
+    let heap = logged(&words, &[])?.iter().filter(|object| object.name == HEAP).count();
+    let most = plan["total"]["mseal_calls"].as_u64().ok_or("no number of calls")?;
+    let traced = calls(command(&[&["run"][..], &words].concat(), &[]).stdin(Stdio::null()).stdout(Stdio::null()))?;
+    let made = traced.seals.len();
+    let sealed: u64 = traced.seals.iter().map(|seal| seal.length).sum();
+    let planned = plan["total"]["sealed_bytes"].as_u64().ok_or("no number of bytes")?;
+    let plausible = if level.0 == 0 { made == 0 && most == 0 } else { made > 0 && made as u64 <= most + heap as u64 };
+    if !plausible || sealed < planned || (planned > 0) != (level.0 > 0) {
+        return Err(format!("{made} calls for {sealed} bytes, planned {most} and {heap} for {planned} bytes").into());
+    }
+    Ok(Completion::Completed)
+}
+
 /// The plan of a program that can't be loaded fails as its start does.
 fn errors() -> Result<(), Failed> {
     let folder = suite::scratch(&cache(), "errors")?;
-    let program = |name: &str, source: &str, flags: &[&str]| -> Result<PathBuf, Failed> {
-        let (from, to) = (folder.join(format!("{name}.c")), folder.join(name));
-        std::fs::write(&from, source)?;
-        let status = Command::new("cc").arg("-o").arg(&to).arg(&from).args(flags).current_dir(&folder).status()?;
-        if status.success() {
-            Ok(to)
-        } else {
-            Err(format!("cc: {status}").into())
-        }
-    };
+    let program = |name: &str, source: &str, flags: &[&str]| compiled(&folder, name, source, flags);
     let function = "int f(void) { return 0; }";
     program("libgone.so", function, &["-shared", "-fPIC"])?;
     let user = "int f(void); int main(void) { return f(); }";
