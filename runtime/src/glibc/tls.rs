@@ -220,12 +220,11 @@ enum Memory {
 /// # Safety
 /// `tcb` must have the static TLS size below it and a DTV.
 unsafe fn initialise_thread(tcb: Addr, memory: Memory) {
-    let mut lock = locks::tls();
-    let count = modules(&mut lock).len();
-    grow_dtv(tcb, count);
+    let (modules, _) = snapshot();
+    grow_dtv(tcb, modules.len());
     let dtv = dtv_of(tcb);
     let mut newest = 0;
-    for (index, module) in modules(&mut lock).iter().enumerate() {
+    for (index, module) in modules.iter().enumerate() {
         newest = newest.max(module.generation);
         let mut element = DtvElement { value: UNALLOCATED, to_free: core::ptr::null_mut() };
         if let (Some(segment), Some(offset)) = (&module.segment, module.static_offset) {
@@ -305,31 +304,41 @@ pub(super) unsafe extern "C" fn tls_get_addr_slow(index: *const TlsIndex) -> *mu
 
 /// The calling thread's block of a module, made if need be.
 pub fn current_block(number: usize) -> *mut u8 {
-    let mut lock = locks::tls();
     let tcb = thread_pointer();
-    update_dtv(tcb, &mut lock);
+    update_dtv(tcb);
     let dtv = dtv_of(tcb);
-    let Some(slot) = number.checked_sub(1).and_then(|i| modules(&mut lock).get_mut(i)) else {
-        crate::fatal(format_args!("inconsistency: no thread-local module {number}"));
-    };
     // SAFETY: the vector has room for all modules.
     let element = unsafe { &mut *dtv.add(number) };
     if element.value != UNALLOCATED {
         return element.value as *mut u8;
     }
-    let Some(segment) = slot.segment else {
-        crate::fatal(format_args!("inconsistency: thread-local module {number} is not loaded"));
+    let segment = match decide(number) {
+        Some((segment, None)) => segment,
+        Some((_, Some(offset))) => {
+            element.value = tcb.0 as u64 - offset;
+            return element.value as *mut u8;
+        }
+        None => crate::fatal(format_args!("inconsistency: no thread-local module {number}")),
     };
-    if let Some(offset) = slot.static_offset {
-        element.value = tcb.0 as u64 - offset;
-        return element.value as *mut u8;
-    }
-    slot.dynamic = true;
-    drop(lock);
     let (block, to_free) = allocate_block(&segment);
     // SAFETY: the element belongs to the calling thread; nobody else touches it.
     unsafe { *dtv.add(number) = DtvElement { value: block as u64, to_free } };
     block
+}
+
+/// A module's segment, and its place if it is static; if not, it can't become so any more.
+fn decide(number: usize) -> Option<(TlsSegment, Option<u64>)> {
+    let mut lock = locks::tls();
+    let module = modules(&mut lock).get_mut(number.checked_sub(1)?)?;
+    module.dynamic |= module.static_offset.is_none();
+    Some((module.segment?, module.static_offset))
+}
+
+/// The modules as they are, and their generation. What follows from them for a thread is done without the lock: it calls the program's
+/// allocator, which may be anybody's.
+fn snapshot() -> (Vec<Module>, u64) {
+    let mut lock = locks::tls();
+    (modules(&mut lock).clone(), GENERATION.load(Ordering::Acquire))
 }
 
 /// The calling thread's block of a module if it has one.
@@ -354,20 +363,20 @@ pub fn existing_block(number: usize) -> *mut u8 {
     }
 }
 
-fn update_dtv(tcb: Addr, lock: &mut TlsLock) {
-    let now = GENERATION.load(Ordering::Acquire);
+fn update_dtv(tcb: Addr) {
     let dtv = dtv_of(tcb);
     // SAFETY: element 0 is the generation.
     let have = unsafe { (*dtv).value };
-    if have == now {
+    if have == GENERATION.load(Ordering::Acquire) {
         return;
     }
-    let count = modules(lock).len();
+    let (modules, now) = snapshot();
+    let count = modules.len();
     // SAFETY: element -1 is the capacity.
     let capacity = unsafe { (*dtv.sub(1)).value } as usize;
     for number in 1..=capacity {
         // A module that is gone altogether has no entry any more.
-        let changed = modules(lock).get(number - 1).is_none_or(|m| m.generation > have);
+        let changed = modules.get(number - 1).is_none_or(|m| m.generation > have);
         // SAFETY: the element is within the capacity.
         let element = unsafe { &mut *dtv.add(number) };
         if changed && (element.value != UNALLOCATED || !element.to_free.is_null()) {

@@ -135,6 +135,8 @@ fn dead_objects(process: &Process) -> Vec<ObjectId> {
 }
 
 fn unload(dead: &[ObjectId]) {
+    // Before the gate: callbacks of `dl_iterate_phdr`, which holds this lock, may come to the gate by lazy binding.
+    let _write_lock = locks::write();
     let mut gate = process::enter();
     let process = &mut *gate;
     let layout = process::layout();
@@ -142,7 +144,6 @@ fn unload(dead: &[ObjectId]) {
     let mut namespaces = BTreeSet::new();
     let generation = tls::generation() + 1;
     let mut had_tls = false;
-    let write_lock = locks::write();
     for &id in dead {
         let object = &process.linker.objects[id];
         namespaces.insert(object.namespace);
@@ -157,7 +158,6 @@ fn unload(dead: &[ObjectId]) {
     for &namespace in &namespaces {
         process.maps.publish_list(layout, &process.linker, namespace);
     }
-    drop(write_lock);
     if had_tls {
         tls::set_generation(generation);
     }

@@ -53,6 +53,8 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
     }
     let load_lock = locks::load();
     let (root, order) = {
+        // Before the gate: callbacks of `dl_iterate_phdr`, which holds this lock, may come to the gate by lazy binding.
+        let _write_lock = locks::write();
         let mut process = process::enter();
         let process = &mut *process;
         if name.is_empty() {
@@ -121,7 +123,6 @@ fn find_loaded(
 
 fn take_back(process: &mut Process, transaction: Transaction) {
     let namespace = transaction.namespace;
-    let write_lock = locks::write();
     for &id in &transaction.added {
         tls::forget_module(process.linker.objects[id].tls_state.get().module());
     }
@@ -131,7 +132,6 @@ fn take_back(process: &mut Process, transaction: Transaction) {
         process.maps.remove(id);
     }
     process.maps.publish_list(process::layout(), &process.linker, namespace);
-    drop(write_lock);
     find_object::publish(&process.linker, |id| process.maps.address(id));
 }
 
@@ -255,10 +255,8 @@ fn publish(process: &mut Process, transaction: &Transaction) {
     for &id in &transaction.added {
         process.maps.add(layout, &process.linker, id);
     }
-    let write_lock = locks::write();
     process.maps.publish_list(layout, &process.linker, transaction.namespace);
     crate::glibc::start::count_adds(transaction.added.len() as u64);
-    drop(write_lock);
     debugger::state(debugger::State::Consistent);
 }
 
