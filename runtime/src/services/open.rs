@@ -52,21 +52,19 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
         return Err(LoadError::system(name, "invalid mode for dlopen()", Errno::INVAL));
     }
     let load_lock = locks::load();
-    let (root, order) = {
-        // Before the gate: callbacks of `dl_iterate_phdr`, which holds this lock, may come to the gate by lazy binding.
-        let _write_lock = locks::write();
-        let mut process = process::enter();
-        let process = &mut *process;
-        if name.is_empty() {
-            process.linker.objects[process.main].open_count += 1;
-            return Ok(Some(process.main));
-        }
-        let asker = process.linker.find_by_address(request.caller).unwrap_or(process.main);
-        let begun = begin(process, name, asker, request.mode);
-        process.finder.rest();
-        match begun? {
-            None => return Ok(None),
-            Some(opened) => opened,
+    let (root, order) = match prepare(name, request)? {
+        Prepared::NotLoaded => return Ok(None),
+        Prepared::Loaded(root) => (root, Vec::new()),
+        Prepared::New(opening) => {
+            announce(&opening);
+            let outcome = finish(&mut process::enter(), &opening);
+            match outcome {
+                Ok(order) => (opening.root, order),
+                Err(error) => {
+                    take_back(opening.transaction);
+                    return Err(error);
+                }
+            }
         }
     };
     // SAFETY: the transaction is committed: all new objects are relocated.
@@ -81,25 +79,52 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
     Ok(Some(root))
 }
 
-/// Loads and links; the root, and the order of its closure for constructors.
-fn begin(
-    process: &mut Process,
-    name: &[u8],
-    asker: ObjectId,
+/// A transaction whose objects are mapped and checked, and not linked yet.
+struct Opening {
+    transaction: Transaction,
+    root: ObjectId,
+    /// The root and all that it needs, breadth first.
+    closure: Vec<ObjectId>,
     mode: i32,
-) -> Result<Option<(ObjectId, Vec<ObjectId>)>, LoadError> {
-    let mut transaction = Transaction::new(process.linker.objects[asker].namespace);
-    if mode & mode::NOLOAD != 0 {
-        let Some(id) = find_loaded(process, &transaction, name, asker)? else {
-            return Ok(None);
-        };
-        opened_again(process, id, mode);
-        return Ok(Some((id, Vec::new())));
+}
+
+enum Prepared {
+    /// `RTLD_NOLOAD`, and it is not there.
+    NotLoaded,
+    /// It was there before.
+    Loaded(ObjectId),
+    New(Opening),
+}
+
+/// Finds the object, or maps it and its closure.
+fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
+    let mut gate = process::enter();
+    let process = &mut *gate;
+    if name.is_empty() {
+        let main = process.main;
+        process.linker.objects[main].open_count += 1;
+        return Ok(Prepared::Loaded(main));
     }
-    match load(process, &mut transaction, name, asker, mode) {
-        Ok(opened) => Ok(Some(opened)),
+    let asker = process.linker.find_by_address(request.caller).unwrap_or(process.main);
+    let mut transaction = Transaction::new(process.linker.objects[asker].namespace);
+    if request.mode & mode::NOLOAD != 0 {
+        let found = find_loaded(process, &transaction, name, asker);
+        process.finder.rest();
+        return Ok(match found? {
+            None => Prepared::NotLoaded,
+            Some(id) => {
+                opened_again(process, id, request.mode);
+                Prepared::Loaded(id)
+            }
+        });
+    }
+    let mapped = map(process, &mut transaction, name, asker, request.mode);
+    process.finder.rest();
+    match mapped {
+        Ok((root, closure)) => Ok(Prepared::New(Opening { transaction, root, closure, mode: request.mode })),
         Err(error) => {
-            take_back(process, transaction);
+            // Nobody has seen the objects yet.
+            transaction.roll_back(&mut process.linker, &mut process.finder);
             Err(error)
         }
     }
@@ -121,12 +146,16 @@ fn find_loaded(
     Ok(list.iter().copied().find(|id| process.linker.objects[*id].file == Some(opened.status.id)))
 }
 
-fn take_back(process: &mut Process, transaction: Transaction) {
-    let namespace = transaction.namespace;
-    for &id in &transaction.added {
+/// Takes back a transaction whose objects others may have seen.
+fn take_back(transaction: Transaction) {
+    // Before the gate: callbacks of `dl_iterate_phdr`, which holds this lock, may come to the gate by lazy binding.
+    let _write_lock = locks::write();
+    let mut gate = process::enter();
+    let process = &mut *gate;
+    let (namespace, added) = (transaction.namespace, transaction.added.clone());
+    for &id in &added {
         tls::forget_module(process.linker.objects[id].tls_state.get().module());
     }
-    let added = transaction.added.clone();
     transaction.roll_back(&mut process.linker, &mut process.finder);
     for id in added {
         process.maps.remove(id);
@@ -143,7 +172,8 @@ fn opened_again(process: &mut Process, id: ObjectId, mode: i32) {
     process.maps.refresh(process::layout(), &process.linker, id);
 }
 
-fn load(
+/// Maps and checks an object and its closure.
+fn map(
     process: &mut Process,
     transaction: &mut Transaction,
     name: &[u8],
@@ -153,25 +183,31 @@ fn load(
     let (linker, finder) = (&mut process.linker, &mut process.finder);
     let root = linker.require(transaction, finder, name, Some(asker))?;
     let closure = linker.closure(transaction, finder, &[root])?;
-    let new = transaction.added.clone();
+    let new = transaction.added.as_slice();
     if new.contains(&root) {
         // Who opened it gives the search path of its own file, but is not what brought in the rest.
         linker.objects[root].loader = None;
     }
-    for &id in &new {
+    for &id in new {
         check(process, id)?;
     }
     if linker_has_flag(process, root, goblin::elf64::dynamic::DF_1_NOOPEN) && new.contains(&root) {
         return Err(LoadError::fault(name, "shared object cannot be dlopen()ed"));
     }
-    for &id in &new {
+    for &id in new {
         let object = &mut process.linker.objects[id];
         object.stay = Stay::UntilClosed;
         object.local_scope = closure.clone();
         object.deep_bind = mode & mode::DEEPBIND != 0;
     }
-    publish(process, transaction);
-    let order = order::sort(&closure, None, |id| &process.linker.objects[id].needed);
+    Ok((root, closure))
+}
+
+/// Links the new objects, and commits: the order of the closure for constructors.
+fn finish(process: &mut Process, opening: &Opening) -> Result<Vec<ObjectId>, LoadError> {
+    let Opening { transaction, root, closure, mode } = opening;
+    let (root, mode, new) = (*root, *mode, transaction.added.as_slice());
+    let order = order::sort(closure, None, |id| &process.linker.objects[id].needed);
     let new_order: Vec<ObjectId> = order.iter().rev().copied().filter(|id| new.contains(id)).collect();
     let wanted = match process.binding {
         PltMode::Lazy if mode & mode::NOW != 0 => PltMode::Now,
@@ -181,7 +217,7 @@ fn load(
     let services = link::LinkServices::new(process.static_tls);
     let dependencies = link_new(process, transaction.namespace, &new_order, wanted, &services)
         .inspect_err(|_| services.take_back(&process.linker))?;
-    commit(process, &new, &services);
+    commit(process, new, &services);
     process.linker.objects[root].open_count += 1;
     close::note_dependencies(process, dependencies);
     let kept: Vec<ObjectId> = new
@@ -194,7 +230,7 @@ fn load(
     if !kept.is_empty() {
         close::promote(process, &kept);
     }
-    Ok((root, order))
+    Ok(order)
 }
 
 /// The closable objects whose definition of an `STB_GNU_UNIQUE` symbol is in use: as in glibc they stay.
@@ -246,11 +282,16 @@ fn check(process: &Process, id: ObjectId) -> Result<(), LoadError> {
 }
 
 /// Makes the new objects visible to libc and debuggers.
-fn publish(process: &mut Process, transaction: &Transaction) {
-    let layout = process::layout();
+fn announce(opening: &Opening) {
+    let transaction = &opening.transaction;
     if transaction.added.is_empty() {
         return;
     }
+    // Before the gate: callbacks of `dl_iterate_phdr`, which holds this lock, may come to the gate by lazy binding.
+    let _write_lock = locks::write();
+    let mut gate = process::enter();
+    let process = &mut *gate;
+    let layout = process::layout();
     debugger::state(debugger::State::Add);
     for &id in &transaction.added {
         process.maps.add(layout, &process.linker, id);
