@@ -117,7 +117,7 @@ fn categories_of_messages() {
 
 #[test]
 fn options_of_the_interpreter() {
-    let interpreter = PathBuf::from(option_env!("LDSEAL_INTERPRETER").expect("the build names the interpreter"));
+    let interpreter = PathBuf::from(env!("LDSEAL_INTERPRETER"));
     let known = patterns(&part("runtime/src/options.rs", "fn option(", "#[cfg(test)]"));
     let known: Names = known.into_iter().filter(|name| name.starts_with("--")).collect();
     same("options of ld-seal.so", &documented("## Options of `ld-seal.so`"), &known);
