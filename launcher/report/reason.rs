@@ -59,7 +59,7 @@ fn is_interpreter(argument: &[u8]) -> bool {
 
 /// `--seal LEVEL` among the options of the interpreter, which end at the program.
 fn option_seal(arguments: &[Vec<u8>]) -> Option<SealLevel> {
-    const WITH_VALUE: [&[u8]; 7] = [
+    const WITH_VALUE: [&[u8]; 8] = [
         b"--library-path",
         b"--glibc-hwcaps-prepend",
         b"--glibc-hwcaps-mask",
@@ -67,6 +67,7 @@ fn option_seal(arguments: &[Vec<u8>]) -> Option<SealLevel> {
         b"--audit",
         b"--preload",
         b"--argv0",
+        b"--execfn",
     ];
     let mut arguments = arguments.iter().skip(1).map(Vec::as_slice);
     while let Some(option) = arguments.next().filter(|argument| argument.starts_with(b"--") && argument.len() > 2) {
@@ -151,8 +152,8 @@ impl Evidence<'_> {
 
     fn unsealed_at_start(&self) -> String {
         match self.settings.tunables().exclude {
-            Some(glob) => format!("excluded (ldseal.exclude={}) or opted out by a note", String::from_utf8_lossy(glob)),
-            None => "loaded at start: opted out by a note, or mseal was refused".into(),
+            Some(glob) => format!("excluded (ldseal.exclude={}), or mseal was refused", String::from_utf8_lossy(glob)),
+            None => "loaded at start: mseal was refused".into(),
         }
     }
 }

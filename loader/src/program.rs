@@ -23,6 +23,7 @@ use core::fmt;
 use core::ops::Range;
 use goblin::elf64::program_header::PT_LOAD;
 use rustix::fd::{AsFd, AsRawFd};
+use rustix::io::Errno;
 
 /// The name under which other objects need the interpreter (psABI, "Program Interpreter").
 const INTERPRETER_SONAME: &[u8] = b"ld-linux-x86-64.so.2";
@@ -203,6 +204,26 @@ pub unsafe fn headers_in_table(at: Addr, count: usize) -> Vec<ProgramHeader> {
     (0..count).filter_map(|i| header::program_header(table, i)).collect()
 }
 
+/// Loads one preload. Secure execution takes a library that is searched for only if it has the set-user-ID bit: the administrator's word
+/// that it may be preloaded (ld.so(8), "LD_PRELOAD").
+fn preload(
+    linker: &mut Linker,
+    transaction: &mut Transaction,
+    finder: &mut Finder,
+    name: &[u8],
+    main: ObjectId,
+    secure: bool,
+) -> Result<ObjectId, LoadError> {
+    if !secure || name.contains(&b'/') || linker.find_by_name(transaction.namespace, name).is_some() {
+        return linker.require(transaction, finder, name, Some(main));
+    }
+    let opened = finder.open(name, Some(main), &linker.objects)?;
+    if !opened.status.set_user_id {
+        return Err(LoadError::system(name, "cannot open shared object file", Errno::NOENT));
+    }
+    linker.adopt(transaction, opened, name, Some(main))
+}
+
 /// Loads the preloads. One that can't be loaded is reported and left out; version tables in an unknown format are an error, as in glibc,
 /// which reads them when everything is loaded.
 fn load_preloads(
@@ -219,7 +240,7 @@ fn load_preloads(
     let file = path::split_preload_file(&list).map(|name| (name, "/etc/ld.so.preload"));
     let mut loaded = Vec::new();
     for (name, from) in variable.chain(option).chain(file) {
-        match linker.require(transaction, finder, name, Some(main)) {
+        match preload(linker, transaction, finder, name, main, preloads.secure) {
             Ok(id) => loaded.push(id),
             Err(error) if matches!(error.reason, Reason::RecordVersion { .. }) => return Err(error),
             Err(error) => warn(format_args!(

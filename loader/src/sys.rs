@@ -128,6 +128,8 @@ pub struct FileStatus {
     pub size: u64,
     /// Whether it is a regular file.
     pub regular: bool,
+    /// Whether it has the set-user-ID bit.
+    pub set_user_id: bool,
 }
 
 /// Device and inode of a file; one object is loaded once per pair and namespace, as in glibc.
@@ -154,7 +156,8 @@ pub fn open_append(path: &CStr) -> Result<OwnedFd> {
 pub fn status(fd: BorrowedFd<'_>) -> Result<FileStatus> {
     let st = rustix::fs::fstat(fd)?;
     let regular = rustix::fs::FileType::from_raw_mode(st.st_mode) == rustix::fs::FileType::RegularFile;
-    Ok(FileStatus { id: FileId { dev: st.st_dev, ino: st.st_ino }, size: st.st_size as u64, regular })
+    let set_user_id = Mode::from_raw_mode(st.st_mode).contains(Mode::SUID);
+    Ok(FileStatus { id: FileId { dev: st.st_dev, ino: st.st_ino }, size: st.st_size as u64, regular, set_user_id })
 }
 
 /// Device and inode of `path`, which must be a directory for the answer to be `Ok(true)`.

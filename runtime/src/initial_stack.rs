@@ -177,6 +177,24 @@ impl InitialStack {
         }
     }
 
+    /// Shortens the value of each variable of a name: `shorten` rewrites it in place and says how long it is now.
+    pub fn shorten_variable(&mut self, name: &[u8], mut shorten: impl FnMut(&mut [u8]) -> usize) {
+        let mut entry = self.envp();
+        // SAFETY: the array ends with a null pointer, its strings are the process's own, and the new value is not longer than the old.
+        unsafe {
+            while !(*entry).is_null() {
+                let len = CStr::from_ptr((*entry).cast()).to_bytes().len();
+                let text = core::slice::from_raw_parts_mut(*entry, len + 1);
+                if text.starts_with(name) && text.get(name.len()) == Some(&b'=') {
+                    let start = name.len() + 1;
+                    let kept = shorten(&mut text[start..len]).min(len - start);
+                    text[start + kept] = 0;
+                }
+                entry = entry.add(1);
+            }
+        }
+    }
+
     /// Removes the variables that `unwanted` picks out, in place.
     pub fn retain_environment(&mut self, mut wanted: impl FnMut(&[u8]) -> bool) {
         let envp = self.envp();

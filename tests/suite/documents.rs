@@ -123,7 +123,7 @@ fn options_of_the_interpreter() {
     same("options of ld-seal.so", &documented("## Options of `ld-seal.so`"), &known);
     let told = options_in(&help(&interpreter, &[]));
     let untold: Vec<_> = known.difference(&told).collect();
-    assert_eq!(untold, ["--execfn"], "options that ld-seal.so --help does not tell");
+    assert!(untold.is_empty(), "options that ld-seal.so --help does not tell: {untold:?}");
     assert!(told.is_subset(&known), "options that only ld-seal.so --help knows");
 }
 

@@ -154,10 +154,23 @@ impl<'o> Binding<'_, 'o> {
 
     fn look_up(&self, name: HashedName<'static>, version: Option<Wanted<'static>>, class: Class) -> Option<Definition> {
         let query = Query { name, version, class, newest: false };
-        if let Some(scope) = &self.own_scope {
-            return scope.find(&query, self.binder.unique);
+        let scope = self.own_scope.as_ref().unwrap_or(&self.binder.scope);
+        let found = scope.find(&query, self.binder.unique);
+        if log::log_enabled!(target: "symbols", log::Level::Trace) {
+            self.log_search(scope, name, found);
         }
-        self.binder.scope.find(&query, self.binder.unique)
+        found
+    }
+
+    /// Tells which objects were searched.
+    fn log_search(&self, scope: &Scope<'_>, name: HashedName<'_>, found: Option<Definition>) {
+        for id in scope.ids() {
+            let object = Lossy(self.binder.objects[id].display_name());
+            log::trace!(target: "symbols", "symbol={};  lookup in file={object} [0]", Lossy(name.name));
+            if found.is_some_and(|f| f.object == id) {
+                return;
+            }
+        }
     }
 
     fn note(&self, name: HashedName<'_>, version: Option<Wanted<'_>>, found: Definition) {

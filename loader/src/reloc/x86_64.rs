@@ -62,6 +62,8 @@ pub fn relocate(
     deferred: &mut Vec<Deferred>,
 ) -> Result<(), LoadError> {
     let object = binding.object;
+    let lazily = if plt == PltMode::Lazy { " (lazy)" } else { "" };
+    log::debug!(target: "reloc", "relocation processing: {}{lazily}", Lossy(object.display_name()));
     let pass = Pass { binding, object, image: &object.image, services, name: object.display_name() };
     if let Some(table) = object.dynamic.relr {
         pass.relr(table)?;

@@ -16,7 +16,7 @@ use crate::initial_stack::{AuxKey, InitialStack};
 use crate::options::Action;
 use crate::process::{self, Arguments, Process};
 use crate::services::{init, lazy, link, seal};
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use loader::addr::Addr;
 use loader::error::{LoadError, Lossy, Reason};
@@ -100,12 +100,18 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
     let tunables_table = tables::tunables_v2_36::TUNABLES;
     let mut tunables = request.glibc_tunables(tunables_table, stack);
     let cpu = CpuFeatures::detect(&Processor, &mut tunables);
+    if request.secure {
+        // Children get what secure execution lets them have.
+        stack.shorten_variable(b"GLIBC_TUNABLES", |value| tunables.filter_for_children(value));
+        stack.retain_environment(|e| !tunables.erases_variable(e.split(|&b| b == b'=').next().unwrap_or(e)));
+    }
     let mut loaded = Loaded::load(stack, request, &cpu, base, dynamic)?;
     let layout = choose_layout(&loaded)?;
     process::set_layout(layout);
     if matches!(request.options.action, Action::List | Action::Verify) {
         request::answer(request.options.action, &loaded);
     }
+    log_scopes(&loaded);
     check_versions(&loaded)?;
     program::check_objects(&loaded.linker, &loaded.closure, cpu.isa_1)?;
 
@@ -174,6 +180,24 @@ fn choose_layout(loaded: &Loaded) -> Result<&'static Layout, Failure> {
             libc::choose_layout(object)
                 .map_err(|text| Failure::Other(alloc::format!("{}: {text}", Lossy(object.display_name()))))
         }
+    }
+}
+
+/// Tells `LD_DEBUG=scopes` in which order the objects are searched: at start-up all search the same list.
+fn log_scopes(loaded: &Loaded) {
+    if !log::log_enabled!(target: "scopes", log::Level::Debug) {
+        return;
+    }
+    let linker = &loaded.linker;
+    let mut scope = String::new();
+    for &id in &linker.namespace(BASE_NAMESPACE).global_scope {
+        scope.push(' ');
+        scope.push_str(&Lossy(linker.objects[id].display_name()).to_string());
+    }
+    log::debug!(target: "scopes", "Initial object scopes");
+    for &id in &linker.namespace(BASE_NAMESPACE).list {
+        log::debug!(target: "scopes", "object={} [0]", Lossy(linker.objects[id].display_name()));
+        log::debug!(target: "scopes", " scope 0:{scope}");
     }
 }
 

@@ -60,7 +60,13 @@ impl Loaded {
         let finder = Finder::new(request.search_options(cpu));
         let program = match &request.program {
             None => adopt_program(stack)?,
-            Some(path) => load_program(stack, request, path, base)?,
+            Some(path) => load_program(stack, request, path, base).map_err(|failure| {
+                if request.options.action == Action::Verify {
+                    // What can't even be mapped is told by the status alone.
+                    sys::exit(1);
+                }
+                failure
+            })?,
         };
         let vdso = match stack.aux(AuxKey::VdsoHeader).map(Addr) {
             None => None,

@@ -271,6 +271,7 @@ fn help() -> ! {
          \x20 --preload LIST         load the objects in LIST first\n\
          \x20 --argv0 STRING         set argv[0] to STRING\n\
          \x20 --seal LEVEL           0: seal nothing, 1: what can be sealed (the default), 2: all or die\n\
+         \x20 --execfn FILE          name the process after FILE (goes with --launched)\n\
          \x20 --launched             look like a direct start of PROGRAM (used by ldseal run)\n\
          \x20 --help                 show this help\n\
          \x20 --version              show the version\n\n\
