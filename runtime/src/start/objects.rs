@@ -60,12 +60,11 @@ impl Loaded {
         let finder = Finder::new(request.search_options(cpu));
         let program = match &request.program {
             None => adopt_program(stack)?,
-            Some(path) => load_program(stack, request, path, base).map_err(|failure| {
+            Some(path) => load_program(stack, request, path, base).inspect_err(|_| {
                 if request.options.action == Action::Verify {
                     // What can't even be mapped is told by the status alone.
                     sys::exit(1);
                 }
-                failure
             })?,
         };
         let vdso = match stack.aux(AuxKey::VdsoHeader).map(Addr) {
