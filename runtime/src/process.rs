@@ -138,7 +138,8 @@ pub fn prepare_gate() -> Result<(), rustix::io::Errno> {
     const PAGE: usize = 4096;
     // SAFETY: new memory at a place of the kernel's choice.
     let page = unsafe { sys::map_anonymous(Place::Anywhere, PAGE, Prot::READ_WRITE, false)? };
-    sys::wipe_on_fork(page..loader::addr::Addr(page.0 + PAGE))?;
+    // Where the kernel does not know how, a child of a fork may wait for a thread that it does not have, as it may for malloc's locks.
+    let _ = sys::wipe_on_fork(page..loader::addr::Addr(page.0 + PAGE));
     let gate: *mut GateWords = page.as_mut_ptr();
     // SAFETY: the page is mapped for the life of the process, and zeroes are valid words.
     HEAP.lock_by(unsafe { &(*gate).heap });
