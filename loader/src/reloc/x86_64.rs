@@ -11,6 +11,7 @@ use crate::lookup::Class;
 use crate::object::{Object, ObjectId};
 use crate::sys;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::ops::Range;
 use goblin::elf64::reloc::{self, Rela};
 
@@ -64,7 +65,14 @@ pub fn relocate(
     let object = binding.object;
     let lazily = if plt == PltMode::Lazy { " (lazy)" } else { "" };
     log::debug!(target: "reloc", "relocation processing: {}{lazily}", Lossy(object.display_name()));
-    let pass = Pass { binding, object, image: &object.image, services, name: object.display_name() };
+    let pass = Pass {
+        binding,
+        object,
+        image: &object.image,
+        services,
+        name: object.display_name(),
+        window: Cell::new((1, 0)),
+    };
     if let Some(table) = object.dynamic.relr {
         pass.relr(table)?;
     }
@@ -116,7 +124,14 @@ pub unsafe fn run_deferred(
         let count = deferred[start..].iter().take_while(|d| d.object == id).count();
         let binding = binder.object(id);
         let object = binding.object;
-        let pass = Pass { binding: &binding, object, image: &object.image, services, name: object.display_name() };
+        let pass = Pass {
+            binding: &binding,
+            object,
+            image: &object.image,
+            services,
+            name: object.display_name(),
+            window: Cell::new((1, 0)),
+        };
         let batch = &deferred[start..start + count];
         // Resolvers of one object may use each other's results through its own symbols first, IRELATIVE last, as in the file.
         for is_irelative in [false, true] {
@@ -144,7 +159,14 @@ pub unsafe fn bind_slot(
     write: bool,
 ) -> Result<u64, LoadError> {
     let object = binding.object;
-    let pass = Pass { binding, object, image: &object.image, services, name: object.display_name() };
+    let pass = Pass {
+        binding,
+        object,
+        image: &object.image,
+        services,
+        name: object.display_name(),
+        window: Cell::new((1, 0)),
+    };
     let records = match object.dynamic.plt_rela {
         Some(table) => pass.records(table)?,
         None => &[],
@@ -171,6 +193,8 @@ struct Pass<'p, 'b, 'o> {
     image: &'o Image,
     services: &'p dyn Services,
     name: &'o [u8],
+    /// First and last address at which eight bytes were last found to be writable: the next store is mostly to the same segment.
+    window: Cell<(u64, u64)>,
 }
 
 impl Pass<'_, '_, '_> {
@@ -191,27 +215,32 @@ impl Pass<'_, '_, '_> {
         plain::slice_from_bytes(bytes).map_err(|_| bad())
     }
 
+    #[inline]
     fn store(&self, at: u64, value: u64) -> Result<(), LoadError> {
-        self.image.write_u64(VAddr(at), value).ok_or_else(|| self.outside(at))
+        let (first, last) = self.window.get();
+        if at < first || at > last {
+            self.move_window(at)?;
+        }
+        // SAFETY: the eight bytes lie in a writable segment, and no reference to them is live while relocations are applied.
+        unsafe { self.image.bias.run_time(VAddr(at)).as_mut_ptr::<u64>().write_unaligned(value) };
+        Ok(())
+    }
+
+    fn move_window(&self, at: u64) -> Result<(), LoadError> {
+        let segment = self.image.writable(VAddr(at), 8).ok_or_else(|| self.outside(at))?;
+        self.window.set((segment.memory.start.0, segment.memory.end.0 - 8));
+        Ok(())
     }
 
     /// `R_X86_64_RELATIVE` in bulk: most of all relocations of most objects, sorted by address.
     fn relative(&self, relocations: &[Rela]) -> Result<(), LoadError> {
         let bias = self.image.bias;
         self.populate(relocations);
-        let mut window = 0..0;
         for rela in relocations {
             if kind(rela) != reloc::R_X86_64_RELATIVE {
                 return Err(LoadError::new(self.name, Reason::RelocationType(kind(rela))));
             }
-            if !(window.start <= rela.r_offset && rela.r_offset < window.end) {
-                let segment =
-                    self.image.writable(VAddr(rela.r_offset), 8).ok_or_else(|| self.outside(rela.r_offset))?;
-                window = segment.memory.start.0..segment.memory.end.0 - 7;
-            }
-            let target = bias.run_time(VAddr(rela.r_offset)).as_mut_ptr::<u64>();
-            // SAFETY: the eight bytes lie in a writable segment: the window ends seven bytes before it does.
-            unsafe { target.write_unaligned(bias.run_time(VAddr(rela.r_addend as u64)).0 as u64) };
+            self.store(rela.r_offset, bias.run_time(VAddr(rela.r_addend as u64)).0 as u64)?;
         }
         Ok(())
     }
