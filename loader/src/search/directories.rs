@@ -151,6 +151,13 @@ impl Directories {
         known.presence.get(node).copied().unwrap_or(Presence::Missing)
     }
 
+    /// Whether a directory was asked for and is not there.
+    #[must_use]
+    pub fn is_missing(&self, directory: DirectoryId) -> bool {
+        let itself = self.tree.iter().position(|node| node.path.is_empty());
+        itself.is_some_and(|node| self.presence(directory, node) == Presence::Missing)
+    }
+
     pub(super) fn learn(&mut self, directory: DirectoryId, node: usize, presence: Presence) {
         if let Some(slot) = self.known.get_mut(directory.0).and_then(|known| known.presence.get_mut(node)) {
             *slot = presence;

@@ -82,6 +82,29 @@ impl Finder {
         }
     }
 
+    /// The directories in which a library that `id` needs is searched, in order; the cache, which is asked before the default directories,
+    /// is none. Paths end with a slash, but for the empty one of the working directory. As in glibc, an object's own list is left
+    /// out once it is known that none of its directories exists.
+    pub fn search_list(&mut self, id: ObjectId, objects: &ObjectTable) -> Vec<Vec<u8>> {
+        let executable = objects.iter().find(|(_, o)| o.kind == Kind::Executable).map(|(id, _)| id);
+        self.prepare(Some(id), executable, objects);
+        let mut lists: Vec<&SearchList> = Vec::new();
+        let exists = |list: &&SearchList| list.directories().any(|directory| !self.directories.is_missing(directory));
+        let own = self.paths.get(&id);
+        if !own.is_some_and(|paths| paths.has_runpath) {
+            let chain: Vec<ObjectId> = core::iter::successors(Some(id), |id| objects[*id].loader).collect();
+            let last = executable.filter(|id| !chain.contains(id));
+            let paths = chain.iter().chain(&last).filter_map(|id| self.paths.get(id));
+            lists.extend(paths.map(|paths| &paths.rpath).filter(exists));
+        }
+        lists.push(&self.common.library_path);
+        lists.extend(own.map(|paths| &paths.runpath).filter(exists));
+        if !own.is_some_and(|paths| paths.no_default) {
+            lists.push(&self.common.default);
+        }
+        lists.into_iter().flat_map(SearchList::directories).map(|d| self.directories.path(d).to_vec()).collect()
+    }
+
     /// Gives back what only a transaction needs: the mapped cache. The next one looks at the file anew, which may have changed.
     pub fn rest(&mut self) {
         self.cache = None;

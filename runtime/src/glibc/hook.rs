@@ -207,6 +207,8 @@ unsafe extern "C" fn dladdr1(at: *const c_void, info: *mut DlInfo, extra: *mut *
 mod request {
     pub const LMID: i32 = 1;
     pub const LINKMAP: i32 = 2;
+    pub const SERINFO: i32 = 4;
+    pub const SERINFOSIZE: i32 = 5;
     pub const ORIGIN: i32 = 6;
     pub const TLS_MODID: i32 = 9;
     pub const TLS_DATA: i32 = 10;
@@ -218,9 +220,66 @@ unsafe extern "C" fn dlinfo(handle: *mut c_void, what: c_int, argument: *mut c_v
     answer(object_of(handle).and_then(|id| unsafe { info(id, what, argument) }), -1)
 }
 
+/// `Dl_serinfo` (dlfcn.h): followed by `count` elements of [`SearchPath`], then their strings.
+#[repr(C)]
+struct SearchInfo {
+    size: usize,
+    count: u32,
+}
+
+/// `Dl_serpath`
+#[repr(C)]
+struct SearchPath {
+    name: *mut c_char,
+    flags: u32,
+}
+
+/// Where libraries are searched for an object: how much room the answer takes, or the answer.
+///
+/// # Safety
+/// `argument` must be a `Dl_serinfo`; for the answer, one with as much room as was said.
+unsafe fn search_info(id: ObjectId, size_only: bool, argument: *mut c_void) {
+    let mut gate = process::enter();
+    let process = &mut *gate;
+    let list = process.finder.search_list(id, &process.linker.objects);
+    // The slash at the end of a path makes room for the NUL; the working directory is a dot, the root keeps its slash.
+    let room = |path: &[u8]| path.len().max(2);
+    let header = size_of::<SearchInfo>() + list.len() * size_of::<SearchPath>();
+    let info: *mut SearchInfo = argument.cast();
+    if size_only {
+        let size = header + list.iter().map(|path| room(path)).sum::<usize>();
+        // SAFETY: the caller's contract.
+        unsafe { *info = SearchInfo { size, count: list.len() as u32 } };
+        return;
+    }
+    // SAFETY: the caller's contract: the room is what was said above, for the count that is in the structure.
+    unsafe {
+        let count = (*info).count as usize;
+        let paths: *mut SearchPath = info.add(1).cast();
+        let mut text: *mut u8 = paths.add(count).cast();
+        for (index, path) in list.iter().take(count).enumerate() {
+            // glibc has no flags for where a path comes from.
+            *paths.add(index) = SearchPath { name: text.cast(), flags: 0 };
+            let shown = match path.as_slice() {
+                b"" => b".",
+                b"/" => b"/",
+                longer => &longer[..longer.len() - 1],
+            };
+            core::ptr::copy_nonoverlapping(shown.as_ptr(), text, shown.len());
+            *text.add(shown.len()) = 0;
+            text = text.add(room(path));
+        }
+    }
+}
+
 /// # Safety
 /// `argument` must fit the request.
 unsafe fn info(id: ObjectId, what: c_int, argument: *mut c_void) -> Result<c_int, LoadError> {
+    if matches!(what, request::SERINFO | request::SERINFOSIZE) {
+        // SAFETY: the caller's contract.
+        unsafe { search_info(id, what == request::SERINFOSIZE, argument) };
+        return Ok(0);
+    }
     let process = process::enter();
     let object = &process.linker.objects[id];
     // SAFETY: the caller's contract.
