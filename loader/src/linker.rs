@@ -267,6 +267,9 @@ impl Linker {
         while self.tls_modules.last() == Some(&None) {
             self.tls_modules.pop();
         }
+        for survivor in self.objects.iter_mut().filter(|o| o.loader == Some(id)) {
+            survivor.loader = None;
+        }
         if let Some(object) = self.objects.remove(id) {
             let range = object.image.range.clone();
             drop(object);

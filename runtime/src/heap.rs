@@ -24,7 +24,7 @@ const ALIGN: usize = 16;
 const STEPS: usize = 4;
 const CLASSES: usize = 48 * STEPS;
 /// How many arenas are remembered for sealing.
-const ARENAS: usize = 64;
+pub const ARENAS: usize = 64;
 
 struct Block {
     next: *mut Block,

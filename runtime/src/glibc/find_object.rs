@@ -74,7 +74,7 @@ fn publish_if(linker: &Linker, wanted: impl Fn(ObjectId) -> bool, map_of: impl F
         // tells it so.
         unsafe { core::ptr::write_volatile(target.add(index), *row) };
     }
-    table.len.store(rows.len(), Ordering::Relaxed);
+    table.len.store(rows.len(), Ordering::Release);
     VERSION.store(version + 1, Ordering::Release);
 }
 
@@ -83,7 +83,9 @@ fn find(pc: usize) -> Option<Row> {
     loop {
         let version = VERSION.load(Ordering::Acquire);
         let table = &TABLES[version & 1];
-        let (rows, len) = (table.rows.load(Ordering::Relaxed), table.len.load(Ordering::Relaxed));
+        // The length first: with newer rows than the length was for, there is room for more than it says, never for less.
+        let len = table.len.load(Ordering::Acquire);
+        let rows = table.rows.load(Ordering::Relaxed);
         let (mut low, mut high) = (0, len);
         let mut found = None;
         while low < high {

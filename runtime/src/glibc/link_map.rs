@@ -75,9 +75,6 @@ impl LinkMaps {
         map.put_u64(layout.link_map.size, libname as u64);
         let unknown = usize::MAX;
         map.put_addr(fields.l_origin, Addr(origin.as_ref().map_or(unknown, |o| o.as_ptr() as usize)));
-        if let Some(loader) = object.loader {
-            map.put_addr(fields.l_loader, Addr(self.address(loader) as usize));
-        }
         self.image(layout, &map, object);
         dynamic(layout, &map, object);
         hash_table(layout, &map, object);
@@ -122,6 +119,7 @@ impl LinkMaps {
         map.put_bits(fields.l_init_called, u8::from(object.stage == Stage::Initialised));
         map.put_bits(fields.l_global, u8::from(object.global));
         map.put_u32(fields.l_direct_opencount, object.open_count);
+        map.put_addr(fields.l_loader, Addr(object.loader.map_or(0, |loader| self.address(loader) as usize)));
         if let Some(tls) = &object.tls {
             map.put_addr(fields.l_tls_initimage, tls.image);
             map.put_u64(fields.l_tls_initimage_size, tls.image_size);

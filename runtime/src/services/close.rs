@@ -170,6 +170,9 @@ fn unload(dead: &[ObjectId]) {
     for object in process.linker.objects.iter_mut() {
         object.local_scope.retain(|id| !dead.contains(id));
     }
+    for (id, _) in process.linker.objects.iter() {
+        process.maps.refresh(layout, &process.linker, id);
+    }
     if had_tls {
         crate::glibc::start::publish_modules(process);
     }

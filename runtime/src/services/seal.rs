@@ -1,6 +1,6 @@
 //! The seals of a commit.
 
-use crate::heap::HEAP;
+use crate::heap::{ARENAS, HEAP};
 use crate::process::Process;
 use loader::addr::Addr;
 use loader::object::ObjectId;
@@ -24,7 +24,8 @@ pub fn add_heap(plan: &mut SealPlan, level: SealLevel) {
     if level == SealLevel::Off {
         return;
     }
-    let mut arenas = [const { Addr(0)..Addr(0) }; 8];
+    // Copied before they are planned: the plan itself allocates.
+    let mut arenas = [const { Addr(0)..Addr(0) }; ARENAS];
     let mut count = 0;
     HEAP.take_unsealed_arenas(|arena| {
         if let Some(slot) = arenas.get_mut(count) {
