@@ -168,11 +168,6 @@ impl<'a> Symbols<'a> {
         self.versym.get(index as usize).copied()
     }
 
-    /// Whether the object has a version table.
-    pub fn is_versioned(&self) -> bool {
-        !self.versym.is_empty()
-    }
-
     /// Calls `accept` for each symbol of that name, in hash chain order, until it answers something.
     #[inline]
     pub fn find<T>(&self, name: HashedName<'_>, mut accept: impl FnMut(u32, &'a Sym) -> Option<T>) -> Option<T> {
