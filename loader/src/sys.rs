@@ -289,16 +289,18 @@ pub unsafe fn protect(range: Range<Addr>, prot: Prot) -> Result<()> {
     unsafe { rustix::mm::mprotect(range.start.as_mut_ptr(), range.end.0 - range.start.0, prot.mprotect_flags()) }
 }
 
-/// Makes the pages readable, writable and executable, and all below them of a mapping that grows downwards (`PROT_GROWSDOWN`): a stack.
+/// Makes the pages readable, writable and perhaps executable, and all below them of a mapping that grows downwards (`PROT_GROWSDOWN`): a
+/// stack.
 ///
 /// # Safety
-/// The range must be the end of a stack.
-pub unsafe fn protect_downwards(range: Range<Addr>) -> Result<()> {
+/// The range must be the end of a stack, on which no code lies that is used without the right to execute it.
+pub unsafe fn protect_downwards(range: Range<Addr>, executable: bool) -> Result<()> {
     const NR_MPROTECT: usize = 10;
-    const READ_WRITE_EXEC_GROWSDOWN: usize = 7 | 0x0100_0000;
-    // SAFETY: more rights change no access that is allowed now.
-    check(unsafe { raw(NR_MPROTECT, [range.start.0, range.end.0 - range.start.0, READ_WRITE_EXEC_GROWSDOWN, 0, 0]) })
-        .map(drop)
+    const READ_WRITE_GROWSDOWN: usize = 3 | 0x0100_0000;
+    const EXEC: usize = 4;
+    let prot = READ_WRITE_GROWSDOWN | if executable { EXEC } else { 0 };
+    // SAFETY: the caller answers for accesses that follow.
+    check(unsafe { raw(NR_MPROTECT, [range.start.0, range.end.0 - range.start.0, prot, 0, 0]) }).map(drop)
 }
 
 /// Seals a range of whole mapped pages: its mappings can never be unmapped, moved, replaced or re-protected again.

@@ -4,11 +4,11 @@
 //! sealed. Freed blocks go to lists by size and are used again first, so that a program that opens and closes the same
 //! library for ever does not grow.
 
+use crate::spin::SpinLock;
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::ops::Range;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use loader::addr::Addr;
 use loader::sys::{self, Place, Prot};
 
@@ -42,14 +42,12 @@ struct State {
 
 /// The allocator.
 pub struct Heap {
-    /// Whether somebody is at the state, until a word elsewhere is used for that.
-    own_word: AtomicBool,
-    /// The word in use; null for `own_word`.
-    word: AtomicPtr<AtomicBool>,
+    /// Held by who is at the state.
+    pub lock: SpinLock,
     state: UnsafeCell<State>,
 }
 
-// SAFETY: the state is only touched between `lock` and `unlock`.
+// SAFETY: the state is only touched while the lock is held.
 unsafe impl Sync for Heap {}
 
 impl Default for Heap {
@@ -63,29 +61,13 @@ impl Heap {
     pub const fn new() -> Heap {
         let state =
             State { rest: 0..0, free: [null_mut(); CLASSES + 64], arenas: [const { 0..0 }; ARENAS], arena_count: 0 };
-        Heap { own_word: AtomicBool::new(false), word: AtomicPtr::new(null_mut()), state: UnsafeCell::new(state) }
+        Heap { lock: SpinLock::new(), state: UnsafeCell::new(state) }
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
-        // The loader's lock is held around nearly every allocation, so contention is rare and short.
-        let busy = self.busy();
-        while busy.swap(true, Ordering::Acquire) {
-            rustix::thread::sched_yield();
-        }
-        // SAFETY: the word was free and is ours now.
-        let result = f(unsafe { &mut *self.state.get() });
-        busy.store(false, Ordering::Release);
-        result
-    }
-
-    fn busy(&self) -> &AtomicBool {
-        // SAFETY: null, or a word that lives as long as the process.
-        unsafe { self.word.load(Ordering::Relaxed).as_ref() }.unwrap_or(&self.own_word)
-    }
-
-    /// Uses another word as the lock: one that the kernel clears in the child of a fork, whose other threads are gone.
-    pub fn lock_by(&self, word: &'static AtomicBool) {
-        self.word.store(core::ptr::from_ref(word).cast_mut(), Ordering::Relaxed);
+        let _held = self.lock.hold();
+        // SAFETY: the lock is held.
+        f(unsafe { &mut *self.state.get() })
     }
 
     /// The arenas that were made since the last call: what a commit seals.

@@ -17,6 +17,7 @@ mod mem;
 pub mod options;
 pub mod process;
 pub mod services;
+pub mod spin;
 pub mod start;
 
 use loader::sys;

@@ -10,6 +10,7 @@ use crate::glibc::link_map::LinkMaps;
 use crate::glibc::tunables::TunableSet;
 use crate::glibc::{tables, tls};
 use crate::heap::HEAP;
+use crate::services::error;
 use alloc::boxed::Box;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
@@ -118,8 +119,9 @@ struct GateWords {
     depth: AtomicU32,
     /// Thread pointer of the holder.
     owner: AtomicUsize,
-    /// The heap's lock.
-    heap: AtomicBool,
+    /// The heap's lock, and that of the slots of `dlerror`.
+    heap: AtomicUsize,
+    errors: AtomicUsize,
 }
 
 static GATE: AtomicPtr<GateWords> = AtomicPtr::new(core::ptr::null_mut());
@@ -142,7 +144,9 @@ pub fn prepare_gate() -> Result<(), rustix::io::Errno> {
     let _ = sys::wipe_on_fork(page..loader::addr::Addr(page.0 + PAGE));
     let gate: *mut GateWords = page.as_mut_ptr();
     // SAFETY: the page is mapped for the life of the process, and zeroes are valid words.
-    HEAP.lock_by(unsafe { &(*gate).heap });
+    let words: &'static GateWords = unsafe { &*gate };
+    HEAP.lock.lock_by(&words.heap);
+    error::LOCK.lock_by(&words.errors);
     GATE.store(gate, Ordering::Release);
     Ok(())
 }
@@ -183,12 +187,30 @@ pub fn enter() -> Gate {
     Gate { locked: true }
 }
 
+/// Before a fork: waits until nobody is changing the state, so that the child has a whole one.
+pub extern "C" fn before_fork() {
+    core::mem::forget(enter());
+    error::LOCK.before_fork();
+    HEAP.lock.before_fork();
+}
+
+/// After a fork, in both processes.
+pub extern "C" fn after_fork() {
+    HEAP.lock.after_fork();
+    error::LOCK.after_fork();
+    drop(Gate { locked: true });
+}
+
 impl Drop for Gate {
     fn drop(&mut self) {
         // SAFETY: as in `enter`.
         let Some(gate) = (unsafe { GATE.load(Ordering::Acquire).as_ref() }).filter(|_| self.locked) else {
             return;
         };
+        // In the child of a fork the kernel has let go already.
+        if gate.depth.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         if gate.depth.fetch_sub(1, Ordering::Relaxed) != 1 {
             return;
         }

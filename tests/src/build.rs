@@ -140,6 +140,27 @@ fn command_line(case: &Case, object: &Object, tree: &Path) -> Result<Command, St
     Ok(command)
 }
 
+/// Builds `out` in `folder` with the C or C++ compiler, outside of any case: for tests with stages of their own. Libraries to link with
+/// come last in `flags`.
+///
+/// # Errors
+/// What the compiler said.
+pub fn compile(folder: &Path, out: &str, source: &Path, flags: &[&str]) -> Result<(), String> {
+    let compiler = if source.extension().is_some_and(|e| e == "cc") { "c++" } else { "cc" };
+    let mut command = Command::new(compiler);
+    command.args(["-O1", "-w", "-D_GNU_SOURCE", "-o", out]);
+    if kind(out) == Kind::Library {
+        command.args(["-shared", "-fPIC"]);
+    }
+    command.arg(source).args(flags).current_dir(folder);
+    let output = process::capture(&mut command, b"", COMPILATION).map_err(|e| format!("{command:?}: {e}"))?;
+    match output.ending {
+        Ending::Exit(0) => Ok(()),
+        _ => Err(format!("{command:?}\n{}", String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+#[derive(PartialEq, Eq)]
 enum Kind {
     Relocatable,
     Library,

@@ -75,7 +75,11 @@ fn reserve(plan: &MapPlan, len: usize) -> Result<Range<Addr>, Errno> {
     for slack in [start..aligned, end..total_end] {
         if slack.start < slack.end {
             // SAFETY: the slack was mapped just now and nothing uses it.
-            unsafe { sys::unmap(slack)? };
+            if let Err(errno) = unsafe { sys::unmap(slack) } {
+                // SAFETY: nothing uses any of it, and a part that is unmapped already makes no difference.
+                let _ = unsafe { sys::unmap(start..total_end) };
+                return Err(errno);
+            }
         }
     }
     Ok(aligned..end)

@@ -144,18 +144,27 @@ pub unsafe extern "C" fn dl_exception_create(exception: *mut u8, object: *const 
 /// `pthread` must be a thread control block.
 #[cfg_attr(feature = "interpreter", export_name = "__nptl_change_stack_perm")]
 pub unsafe extern "C" fn nptl_change_stack_perm(pthread: *mut u8) -> i32 {
-    let layout = process::layout();
-    // SAFETY: the caller's contract.
-    let pthread = unsafe { Structure::at(pthread, layout.pthread.size) };
-    let fields = &layout.pthread;
-    let start = pthread.get_u64(fields.stackblock) + pthread.get_u64(fields.guardsize);
-    let end = pthread.get_u64(fields.stackblock) + pthread.get_u64(fields.stackblock_size);
     let prot = sys::Prot { read: true, write: true, exec: true };
-    // SAFETY: more rights on the stack of a thread change no access that is allowed now.
-    match unsafe { sys::protect(Addr(start as usize)..Addr(end as usize), prot) } {
+    // SAFETY: the caller's contract.
+    match unsafe { protect_stack(Addr(pthread as usize), prot) } {
         Ok(()) => 0,
         Err(errno) => errno.raw_os_error(),
     }
+}
+
+/// Changes the protection of a thread's stack, without its guard.
+///
+/// # Safety
+/// `pthread` must be a thread control block whose stack libc has made; the protection must let the thread read and write.
+pub unsafe fn protect_stack(pthread: Addr, prot: sys::Prot) -> Result<(), rustix::io::Errno> {
+    let layout = process::layout();
+    // SAFETY: the caller's contract.
+    let pthread = unsafe { Structure::at(pthread.as_mut_ptr(), layout.pthread.size) };
+    let fields = &layout.pthread;
+    let start = pthread.get_u64(fields.stackblock) + pthread.get_u64(fields.guardsize);
+    let end = pthread.get_u64(fields.stackblock) + pthread.get_u64(fields.stackblock_size);
+    // SAFETY: the stack stays readable and writable.
+    unsafe { sys::protect(Addr(start as usize)..Addr(end as usize), prot) }
 }
 
 struct Vdso(UnsafeCell<Option<(Symbols<'static>, usize)>>);

@@ -65,7 +65,13 @@ pub struct Functions {
     pub pthread_mutex_unlock: Option<unsafe extern "C" fn(*mut u8) -> i32>,
     /// `__libc_early_init`
     pub early_init: Option<unsafe extern "C" fn(bool)>,
+    /// `__register_atfork`: what to call before a fork, and after it in the parent and in the child, on behalf of which object.
+    pub register_atfork: Option<RegisterAtfork>,
 }
+
+/// The type of `__register_atfork`.
+pub type RegisterAtfork =
+    unsafe extern "C" fn(Option<extern "C" fn()>, Option<extern "C" fn()>, Option<extern "C" fn()>, *mut u8) -> i32;
 
 /// Holds [`Functions`] from the hand-over on.
 pub struct FunctionCell(UnsafeCell<Functions>);
@@ -81,6 +87,7 @@ pub static FUNCTIONS: FunctionCell = FunctionCell(UnsafeCell::new(Functions {
     pthread_mutex_lock: None,
     pthread_mutex_unlock: None,
     early_init: None,
+    register_atfork: None,
 }));
 
 impl FunctionCell {
@@ -134,6 +141,7 @@ pub unsafe fn find_functions(linker: &Linker, libc: Option<ObjectId>) -> Functio
                 "__libc_early_init",
                 "GLIBC_PRIVATE",
             )),
+            register_atfork: transmute::<usize, Option<RegisterAtfork>>(own("__register_atfork", "GLIBC_2.3.2")),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::globals::RTLD_GLOBAL;
 use super::{exports, thread};
 use crate::process;
 use loader::addr::Addr;
-use loader::sys;
+use loader::sys::{self, Prot};
 use rustix::io::Errno;
 
 /// `PF_X` in `_dl_stack_flags`.
@@ -15,34 +15,48 @@ const PF_X: u32 = 1;
 /// # Errors
 /// The kernel refuses.
 pub fn make_executable(end: Addr) -> Result<(), Errno> {
+    change_main(end, true)
+}
+
+fn change_main(end: Addr, executable: bool) -> Result<(), Errno> {
     let page = end.page_floor();
-    // SAFETY: more rights on the stack change no access that is allowed now.
-    unsafe { sys::protect_downwards(page..Addr(page.0 + 4096)) }
+    // SAFETY: no code lies on a stack that was not executable before.
+    unsafe { sys::protect_downwards(page..Addr(page.0 + 4096), executable) }
+}
+
+/// Changes the stacks that libc has made; goes on after a failure.
+fn change_others(executable: bool) -> Result<(), Errno> {
+    let prot = Prot { exec: executable, ..Prot::READ_WRITE };
+    let mut outcome = Ok(());
+    thread::lock_stacks(process::layout()).each_own(|tcb| {
+        // SAFETY: the list holds stacks that are mapped.
+        if let Err(errno) = unsafe { exports::protect_stack(tcb, prot) } {
+            outcome = Err(errno);
+        }
+    });
+    outcome
 }
 
 /// Makes all stacks executable, and those of threads to come: a dlopened object asks for it.
 ///
 /// # Errors
-/// The kernel refuses.
+/// The kernel refuses; the stacks are then as they were.
 pub fn make_all_executable(end: Addr) -> Result<(), Errno> {
-    let layout = process::layout();
     let global = RTLD_GLOBAL.structure();
-    let Some(flags) = layout.rtld_global.dl_stack_flags else {
+    let Some(flags) = process::layout().rtld_global.dl_stack_flags else {
         return Err(Errno::NOTSUP);
     };
-    if global.get_u32(flags) & PF_X != 0 {
+    let before = global.get_u32(flags);
+    if before & PF_X != 0 {
         return Ok(());
     }
-    make_executable(end)?;
-    global.put_u32(flags, global.get_u32(flags) | PF_X);
-    let main = super::tls::main_thread();
-    let mut outcome = Ok(());
-    thread::for_each(layout, |tcb| {
-        // The stacks of threads whose stacks are their creators' own are not the loader's business.
-        // SAFETY: the list holds live threads.
-        if tcb != main && unsafe { exports::nptl_change_stack_perm(tcb.as_mut_ptr()) } != 0 {
-            outcome = Err(Errno::ACCESS);
-        }
-    });
-    outcome
+    change_main(end, true)?;
+    // Stacks that are made from now on are executable, and those that are there follow.
+    global.put_u32(flags, before | PF_X);
+    change_others(true).inspect_err(|_| {
+        global.put_u32(flags, before);
+        // There is no recourse if these fail.
+        let _ = change_others(false);
+        let _ = change_main(end, false);
+    })
 }

@@ -183,7 +183,7 @@ pub fn register_modules(linker: &Linker) {
         let state = object.tls_state.get();
         tls::set_module(
             state.module(),
-            tls::Module { generation: 1, segment: object.tls, static_offset: state.static_offset(), dynamic: false },
+            tls::Module { generation: 1, segment: object.tls, static_offset: state.static_offset(), decided: true },
         );
     }
 }

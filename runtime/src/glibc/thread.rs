@@ -107,22 +107,51 @@ fn register_rseq(pthread: &Structure, area: usize, wanted: bool) {
     }
 }
 
-/// Calls `visit` with the thread pointer of every thread of the process. The lists are libc's; their lock is taken.
-pub fn for_each(layout: &Layout, mut visit: impl FnMut(Addr)) {
+/// libc's lists of stacks, locked.
+pub struct Stacks {
+    running: [Addr; 2],
+    own: [Addr; 2],
+    node: usize,
+    _lock: StackCacheLock,
+}
+
+/// Waits for libc's lists of stacks. libc itself frees TLS under this lock, so it comes before that of the TLS modules.
+pub fn lock_stacks(layout: &Layout) -> Stacks {
     let global = RTLD_GLOBAL.structure();
-    let lock = StackCacheLock::take(global.field(layout.rtld_global.dl_stack_cache_lock));
-    for list in [layout.rtld_global.dl_stack_used, layout.rtld_global.dl_stack_user] {
-        let head = global.field(list).0;
-        // SAFETY: the lists are circular and link `struct pthread`s of live threads while the lock is held.
-        unsafe {
-            let mut node = *(head as *const usize);
-            while node != head && node != 0 {
-                visit(Addr(node - layout.pthread.list));
-                node = *(node as *const usize);
+    let list = |offset| global.field(offset);
+    let fields = &layout.rtld_global;
+    Stacks {
+        _lock: StackCacheLock::take(list(fields.dl_stack_cache_lock)),
+        running: [list(fields.dl_stack_used), list(fields.dl_stack_user)],
+        own: [list(fields.dl_stack_used), list(fields.dl_stack_cache)],
+        node: layout.pthread.list,
+    }
+}
+
+impl Stacks {
+    /// Calls `visit` with the thread pointer of every thread that runs.
+    pub fn each_running(&self, visit: impl FnMut(Addr)) {
+        self.each(self.running, visit);
+    }
+
+    /// Calls `visit` with the thread pointers at all stacks that libc has made, those of threads that have ended and whose stacks
+    /// will be used again among them.
+    pub fn each_own(&self, visit: impl FnMut(Addr)) {
+        self.each(self.own, visit);
+    }
+
+    fn each(&self, lists: [Addr; 2], mut visit: impl FnMut(Addr)) {
+        for head in lists.map(|list| list.0) {
+            // SAFETY: the lists are circular and link `struct pthread`s of mapped stacks while the lock is held.
+            unsafe {
+                let mut node = *(head as *const usize);
+                while node != head && node != 0 {
+                    visit(Addr(node - self.node));
+                    node = *(node as *const usize);
+                }
             }
         }
     }
-    drop(lock);
 }
 
 /// glibc's low-level lock: 0 free, 1 held, 2 held with waiters.

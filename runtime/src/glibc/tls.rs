@@ -7,6 +7,7 @@
 use super::globals::{Structure, RTLD_GLOBAL};
 use super::libc;
 use super::locks::{self, TlsLock};
+use super::thread;
 use crate::process;
 use alloc::vec::Vec;
 use core::arch::{asm, naked_asm};
@@ -43,8 +44,13 @@ pub struct Module {
     pub segment: Option<TlsSegment>,
     /// Distance below the thread pointer of a static block.
     pub static_offset: Option<u64>,
-    /// Whether some thread has a dynamic block of it, so that it can't become static.
-    pub dynamic: bool,
+    /// Whether some thread has found out where its block is, so that it can't move any more.
+    pub decided: bool,
+}
+
+impl Module {
+    /// An unused number.
+    const FREE: Module = Module { generation: 0, segment: None, static_offset: None, decided: false };
 }
 
 struct Registry(UnsafeCell<Vec<Module>>);
@@ -52,6 +58,15 @@ struct Registry(UnsafeCell<Vec<Module>>);
 unsafe impl Sync for Registry {}
 
 static MODULES: Registry = Registry(UnsafeCell::new(Vec::new()));
+
+struct Threads(UnsafeCell<Vec<Addr>>);
+// SAFETY: touched under the TLS lock only.
+unsafe impl Sync for Threads {}
+
+/// Threads whose static TLS has been written and that libc's lists may not have yet. A module that becomes static meanwhile must reach
+/// them too.
+static COMING: Threads = Threads(UnsafeCell::new(Vec::new()));
+
 /// Counts changes of the modules; a DTV with another count is out of date.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 /// The main thread's first DTV, which is not from the program's allocator.
@@ -65,6 +80,11 @@ fn modules(_lock: &mut TlsLock) -> &mut Vec<Module> {
     unsafe { &mut *MODULES.0.get() }
 }
 
+fn coming(_lock: &mut TlsLock) -> &mut Vec<Addr> {
+    // SAFETY: the lock guards the vector, and the borrow of it is exclusive.
+    unsafe { &mut *COMING.0.get() }
+}
+
 /// Records size and alignment of the static block, for `_dl_get_tls_static_info`.
 pub fn set_static_info(size: u64, align: u64) {
     STATIC_SIZE.store(size, Ordering::Relaxed);
@@ -75,9 +95,8 @@ pub fn set_static_info(size: u64, align: u64) {
 pub fn set_module(number: usize, module: Module) {
     let mut lock = locks::tls();
     let modules = modules(&mut lock);
-    let free = Module { generation: 0, segment: None, static_offset: None, dynamic: false };
     if modules.len() < number {
-        modules.resize(number, free);
+        modules.resize(number, Module::FREE);
     }
     if let Some(slot) = number.checked_sub(1).and_then(|i| modules.get_mut(i)) {
         *slot = module;
@@ -152,16 +171,12 @@ pub fn make_initial_dtv(tcb: Addr) -> Addr {
     Addr(dtv as usize)
 }
 
-/// Gives `tcb` a DTV from the program's allocator; false if there is no memory.
-fn allocate_dtv(tcb: Addr, module_count: usize) -> bool {
+/// A DTV from the program's allocator; `None` if there is no memory.
+fn allocate_dtv(module_count: usize) -> Option<*mut DtvElement> {
     let capacity = module_count + DTV_SURPLUS;
     let block: *mut DtvElement = libc::allocate((capacity + 2) * size_of::<DtvElement>()).cast();
-    if block.is_null() {
-        return false;
-    }
     // SAFETY: the block was allocated, zeroed, with that many elements.
-    set_dtv(tcb, unsafe { make_dtv(block, capacity) });
-    true
+    (!block.is_null()).then(|| unsafe { make_dtv(block, capacity) })
 }
 
 /// Makes room for all modules in the DTV of `tcb`.
@@ -172,12 +187,14 @@ fn grow_dtv(tcb: Addr, module_count: usize) {
     if capacity >= module_count {
         return;
     }
-    if !allocate_dtv(tcb, module_count) {
+    let Some(new) = allocate_dtv(module_count) else {
         crate::fatal(format_args!("cannot allocate memory for thread-local data: ABORT"));
-    }
+    };
+    // Filled before it is put in place: a signal handler of the thread may use it at once.
     // SAFETY: both vectors have the old capacity and the generation element.
     unsafe {
-        core::ptr::copy_nonoverlapping(old, dtv_of(tcb), capacity + 1);
+        core::ptr::copy_nonoverlapping(old, new, capacity + 1);
+        set_dtv(tcb, new);
         if old as u64 != INITIAL_DTV.load(Ordering::Relaxed) {
             libc::give_back(old.sub(1).cast());
         }
@@ -220,7 +237,7 @@ enum Memory {
 /// # Safety
 /// `tcb` must have the static TLS size below it and a DTV.
 unsafe fn initialise_thread(tcb: Addr, memory: Memory) {
-    let (modules, _) = snapshot();
+    let modules = decided_modules(tcb);
     grow_dtv(tcb, modules.len());
     let dtv = dtv_of(tcb);
     let mut newest = 0;
@@ -253,13 +270,67 @@ pub unsafe fn initialise_main_thread(tcb: Addr) {
     unsafe { initialise_thread(tcb, Memory::Fresh) };
 }
 
-/// Writes the initial contents of a module that has just become static into a thread.
+/// Adds or changes static module `number`, and writes its initial contents into every thread there is.
 ///
 /// # Safety
-/// `tcb` must be a live thread, and the segment fit its static TLS at `offset`.
-pub unsafe fn initialise_static_block(tcb: Addr, segment: &TlsSegment, offset: u64) {
+/// The segment must fit the static TLS at the module's offset, its image be relocated, and no thread use the block yet.
+pub unsafe fn add_static(number: usize, module: Module) {
+    let (Some(segment), Some(offset)) = (module.segment, module.static_offset) else {
+        return;
+    };
+    let layout = process::layout();
+    // libc takes this lock first where it takes both.
+    let stacks = thread::lock_stacks(layout);
+    set_module(number, module);
+    let mut lock = locks::tls();
     // SAFETY: the caller's contract.
-    unsafe { initialise_block((tcb.0 as u64 - offset) as *mut u8, segment) };
+    unsafe { initialise_everywhere(&mut lock, &stacks, &segment, offset) };
+}
+
+/// Gives a module that threads may be about to use a place in static TLS, with its initial contents in every thread. False if a thread has
+/// a block of it elsewhere: two blocks of one variable must never exist in a thread.
+///
+/// # Safety
+/// The segment must fit the static TLS at `offset`, and its image be relocated.
+pub unsafe fn make_static(number: usize, segment: &TlsSegment, offset: u64) -> bool {
+    let layout = process::layout();
+    let stacks = thread::lock_stacks(layout);
+    // Held from the look to the last thread: none can make a block of its own in between, or use the place before it is filled.
+    let mut lock = locks::tls();
+    let known = number.checked_sub(1).and_then(|i| modules(&mut lock).get_mut(i));
+    let Some(module) = known.filter(|m| !m.decided && m.segment.is_some()) else {
+        return false;
+    };
+    module.static_offset = Some(offset);
+    // SAFETY: the caller's contract; nobody uses the place, since it was not the module's.
+    unsafe { initialise_everywhere(&mut lock, &stacks, segment, offset) };
+    true
+}
+
+/// Takes the place in static TLS back from a module, unless a thread has used it meanwhile. Says whether it is free again.
+pub fn take_static_back(number: usize) -> bool {
+    let mut lock = locks::tls();
+    let known = number.checked_sub(1).and_then(|i| modules(&mut lock).get_mut(i));
+    let Some(module) = known.filter(|m| !m.decided) else {
+        return false;
+    };
+    module.static_offset = None;
+    true
+}
+
+/// Writes the initial contents of a static block into every thread: those on libc's lists, and those that are on their way there.
+///
+/// # Safety
+/// As for [`add_static`].
+unsafe fn initialise_everywhere(lock: &mut TlsLock, stacks: &thread::Stacks, segment: &TlsSegment, offset: u64) {
+    // SAFETY: the caller's contract; threads on their way have their static TLS already.
+    let write = |tcb: Addr| unsafe { initialise_block((tcb.0 as u64 - offset) as *mut u8, segment) };
+    let coming = coming(lock);
+    stacks.each_running(|tcb| {
+        write(tcb);
+        coming.retain(|c| *c != tcb);
+    });
+    coming.iter().for_each(|tcb| write(*tcb));
 }
 
 /// `__tls_get_addr`: the address of a thread-local variable. Old compilers call it with a misaligned stack, which the slow path repairs.
@@ -326,11 +397,11 @@ pub fn current_block(number: usize) -> *mut u8 {
     block
 }
 
-/// A module's segment, and its place if it is static; if not, it can't become so any more.
+/// A module's segment, and its place if it is static. From now on that is settled.
 fn decide(number: usize) -> Option<(TlsSegment, Option<u64>)> {
     let mut lock = locks::tls();
     let module = modules(&mut lock).get_mut(number.checked_sub(1)?)?;
-    module.dynamic |= module.static_offset.is_none();
+    module.decided = true;
     Some((module.segment?, module.static_offset))
 }
 
@@ -339,6 +410,18 @@ fn decide(number: usize) -> Option<(TlsSegment, Option<u64>)> {
 fn snapshot() -> (Vec<Module>, u64) {
     let mut lock = locks::tls();
     (modules(&mut lock).clone(), GENERATION.load(Ordering::Acquire))
+}
+
+/// The modules for a thread that is being made. Those that are static are settled: it has their places.
+fn decided_modules(tcb: Addr) -> Vec<Module> {
+    let mut lock = locks::tls();
+    let coming = coming(&mut lock);
+    if !coming.contains(&tcb) && tcb != main_thread() {
+        coming.push(tcb);
+    }
+    let modules = modules(&mut lock);
+    modules.iter_mut().filter(|m| m.static_offset.is_some()).for_each(|m| m.decided = true);
+    modules.clone()
 }
 
 /// The calling thread's block of a module if it has one.
@@ -427,9 +510,10 @@ pub unsafe extern "C" fn dl_allocate_tls(tcb: *mut u8) -> *mut u8 {
         let mut lock = locks::tls();
         modules(&mut lock).len()
     };
-    if !allocate_dtv(Addr(tcb as usize), count) {
+    let Some(dtv) = allocate_dtv(count) else {
         return core::ptr::null_mut();
-    }
+    };
+    set_dtv(Addr(tcb as usize), dtv);
     // SAFETY: the caller's contract, and the DTV was just made.
     unsafe { initialise_thread(Addr(tcb as usize), Memory::Used) };
     tcb
@@ -457,7 +541,9 @@ pub unsafe extern "C" fn dl_allocate_tls_init(tcb: *mut u8, _flag: bool) -> *mut
 /// `tcb` must be a thread that has ended and has a DTV.
 #[cfg_attr(feature = "interpreter", export_name = "_dl_deallocate_tls")]
 pub unsafe extern "C" fn dl_deallocate_tls(tcb: *mut u8, _free_tcb: bool) {
+    // libc may hold the lock of its lists of stacks: nothing here waits for who may be waiting for that.
     crate::services::error::forget_thread(Addr(tcb as usize));
+    coming(&mut locks::tls()).retain(|c| c.0 != tcb as usize);
     let dtv = dtv_of(Addr(tcb as usize));
     // SAFETY: the DTV has as many elements as its capacity says, and each block came from the program's allocator.
     unsafe {
@@ -497,20 +583,11 @@ pub unsafe extern "C" fn dl_tls_get_addr_soft(map: *mut u8) -> *mut u8 {
 
 /// Forgets a module that was never used: its transaction failed.
 pub fn forget_module(number: usize) {
-    let free = Module { generation: 0, segment: None, static_offset: None, dynamic: false };
     let mut lock = locks::tls();
     let modules = modules(&mut lock);
     if let Some(slot) = number.checked_sub(1).and_then(|i| modules.get_mut(i)) {
         if slot.generation == 0 {
-            *slot = free;
+            *slot = Module::FREE;
         }
-    }
-}
-
-/// Says that a module that was added before lies in static TLS now.
-pub fn make_static(number: usize, offset: u64) {
-    let mut lock = locks::tls();
-    if let Some(slot) = number.checked_sub(1).and_then(|i| modules(&mut lock).get_mut(i)) {
-        slot.static_offset = Some(offset);
     }
 }

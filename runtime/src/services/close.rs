@@ -149,7 +149,7 @@ fn unload(dead: &[ObjectId]) {
         namespaces.insert(object.namespace);
         let module = object.tls_state.get().module();
         if module != 0 {
-            tls::set_module(module, tls::Module { generation, segment: None, static_offset: None, dynamic: false });
+            tls::set_module(module, tls::Module { generation, segment: None, static_offset: None, decided: false });
             had_tls = true;
         }
         process.linker.namespace_mut(process.linker.objects[id].namespace).list.retain(|&o| o != id);
@@ -167,6 +167,9 @@ fn unload(dead: &[ObjectId]) {
         process.linker.unload(id);
         process.maps.remove(id);
     }
+    // The end of static TLS that nobody uses any more is free again.
+    let in_use = process.linker.objects.iter().filter_map(|(_, o)| o.tls_state.get().static_offset()).max();
+    process.static_tls.layout.used = in_use.unwrap_or(0);
     for object in process.linker.objects.iter_mut() {
         object.local_scope.retain(|id| !dead.contains(id));
     }

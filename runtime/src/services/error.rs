@@ -1,7 +1,7 @@
 //! `dlerror(3)`: the last error of each thread, as text.
 
 use crate::glibc::tls;
-use crate::process::{self, Gate};
+use crate::spin::{Held, SpinLock};
 use alloc::collections::BTreeMap;
 use alloc::ffi::CString;
 use alloc::string::ToString;
@@ -20,13 +20,16 @@ struct Slot {
 }
 
 struct Slots(UnsafeCell<BTreeMap<usize, Slot>>);
-// SAFETY: touched while the gate is held only.
+// SAFETY: touched while the lock is held only.
 unsafe impl Sync for Slots {}
 
 static SLOTS: Slots = Slots(UnsafeCell::new(BTreeMap::new()));
 
-fn slots(_gate: &mut Gate) -> &mut BTreeMap<usize, Slot> {
-    // SAFETY: the gate is held, and the borrow of it is exclusive.
+/// Guards the slots. Not the gate: libc forgets threads while it holds locks of its own.
+pub static LOCK: SpinLock = SpinLock::new();
+
+fn slots<'h>(_held: &'h mut Held<'_>) -> &'h mut BTreeMap<usize, Slot> {
+    // SAFETY: the lock is held, and the borrow of it is exclusive.
     unsafe { &mut *SLOTS.0.get() }
 }
 
@@ -40,24 +43,25 @@ fn text(error: &LoadError) -> CString {
 
 /// Remembers an error for the calling thread.
 pub fn set(error: &LoadError) {
-    let mut gate = process::enter();
     let message = text(error);
     log::debug!(target: "files", "error: {}", Lossy(message.to_bytes()));
-    slots(&mut gate).entry(tls::thread_pointer().0).or_default().pending = Some(message);
+    let mut held = LOCK.hold();
+    let slot = slots(&mut held).entry(tls::thread_pointer().0).or_default();
+    slot.pending = Some(message);
 }
 
 /// Forgets the pending error of the calling thread: a call succeeded.
 pub fn clear() {
-    let mut gate = process::enter();
-    if let Some(slot) = slots(&mut gate).get_mut(&tls::thread_pointer().0) {
+    let mut held = LOCK.hold();
+    if let Some(slot) = slots(&mut held).get_mut(&tls::thread_pointer().0) {
         slot.pending = None;
     }
 }
 
 /// The pending error, once; null if there is none.
 pub fn take() -> *const i8 {
-    let mut gate = process::enter();
-    let Some(slot) = slots(&mut gate).get_mut(&tls::thread_pointer().0) else {
+    let mut held = LOCK.hold();
+    let Some(slot) = slots(&mut held).get_mut(&tls::thread_pointer().0) else {
         return core::ptr::null();
     };
     slot.given = slot.pending.take();
@@ -66,8 +70,8 @@ pub fn take() -> *const i8 {
 
 /// Frees what is kept for a thread that has ended.
 pub fn forget_thread(thread: Addr) {
-    let mut gate = process::enter();
-    slots(&mut gate).remove(&thread.0);
+    let mut held = LOCK.hold();
+    slots(&mut held).remove(&thread.0);
 }
 
 /// The error of a call that has no more to say than a sentence.

@@ -11,61 +11,64 @@ use loader::linker::Linker;
 use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage};
 use loader::reloc::{self, Binder, Deferred, PltMode, Services};
 use loader::sys::{self, Prot};
-use loader::tls::{TlsSegment, TlsState};
-
-/// A module that has become static while threads exist: they all need its image.
-#[derive(Clone, Copy)]
-pub struct MadeStatic {
-    /// Module id.
-    pub module: usize,
-    /// Its segment.
-    pub segment: TlsSegment,
-    /// Distance below the thread pointer.
-    pub offset: u64,
-}
+use loader::tls::TlsState;
 
 /// What relocation needs of the process.
 pub struct LinkServices {
     /// The room for static TLS.
     pub static_tls: Cell<StaticTls>,
-    /// What was placed there during this transaction.
-    pub made_static: RefCell<Vec<MadeStatic>>,
+    /// Modules that were there before this transaction and have been placed there during it.
+    made_static: RefCell<Vec<usize>>,
+    before: StaticTls,
 }
 
 impl LinkServices {
     /// With that much static TLS in use.
     pub fn new(static_tls: StaticTls) -> LinkServices {
-        LinkServices { static_tls: Cell::new(static_tls), made_static: RefCell::default() }
+        LinkServices { static_tls: Cell::new(static_tls), made_static: RefCell::default(), before: static_tls }
     }
 
-    /// Undoes what a transaction that failed has decided about objects that were there before it.
-    pub fn take_back(&self, linker: &Linker) {
-        for made in self.made_static.borrow().iter() {
-            let owner = linker.tls_modules.get(made.module.wrapping_sub(1)).copied().flatten();
-            if let Some(id) = owner {
-                linker.objects[id].tls_state.set(TlsState::Undecided { module: made.module });
+    /// Undoes what a transaction that failed has decided about objects that were there before it; the static TLS that is in use then. What
+    /// another thread has used meanwhile stays where it is.
+    pub fn take_back(&self, linker: &Linker) -> StaticTls {
+        let mut in_use = self.before;
+        for &module in self.made_static.borrow().iter() {
+            let Some(id) = linker.tls_modules.get(module.wrapping_sub(1)).copied().flatten() else {
+                continue;
+            };
+            let state = &linker.objects[id].tls_state;
+            if tls::take_static_back(module) {
+                state.set(TlsState::Undecided { module });
+            } else if let Some(offset) = state.get().static_offset() {
+                in_use.layout.used = in_use.layout.used.max(offset);
             }
         }
+        in_use
     }
 }
 
 impl Services for LinkServices {
     fn static_tls_offset(&self, _id: ObjectId, object: &Object) -> Result<u64, LoadError> {
         let refuse = || LoadError::fault(object.display_name(), "cannot allocate memory in static TLS block");
-        let module = match (object.tls_state.get(), &object.tls) {
+        let (module, segment) = match (object.tls_state.get(), object.tls) {
             (TlsState::Static { offset, .. }, _) => return Ok(offset),
-            // Two blocks of one variable must never exist in a thread.
-            (TlsState::Undecided { module }, Some(_)) if !tls::module(module).is_some_and(|m| m.dynamic) => module,
+            (TlsState::Undecided { module }, Some(segment)) => (module, segment),
             _ => return Err(refuse()),
         };
-        let segment = object.tls.ok_or_else(refuse)?;
         let mut room = self.static_tls.get();
         let align = room.layout.align;
         let offset =
             room.layout.place(&segment).filter(|o| *o <= room.room && segment.align <= align).ok_or_else(refuse)?;
+        // What is only being loaded is unknown to threads; they get its image at the commit, when it is relocated.
+        if object.stage >= Stage::Relocated {
+            // SAFETY: the offset lies within the static TLS of every thread, and the image is relocated.
+            if !unsafe { tls::make_static(module, &segment, offset) } {
+                return Err(refuse());
+            }
+            self.made_static.borrow_mut().push(module);
+        }
         self.static_tls.set(room);
         object.tls_state.set(TlsState::Static { module, offset });
-        self.made_static.borrow_mut().push(MadeStatic { module, segment, offset });
         Ok(offset)
     }
 

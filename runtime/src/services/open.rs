@@ -1,7 +1,7 @@
 //! `dlopen(3)`: a transaction that loads an object and its closure, or leaves nothing behind.
 
 use super::{close, init, link, seal};
-use crate::glibc::{debugger, find_object, locks, thread, tls};
+use crate::glibc::{debugger, find_object, locks, tls};
 use crate::process::{self, Process};
 use alloc::vec::Vec;
 use core::ffi::CStr;
@@ -12,7 +12,6 @@ use loader::object::{NamespaceId, ObjectId, Stage, Stay};
 use loader::order;
 use loader::reloc::PltMode;
 use loader::seal::tunables::SealLevel;
-use loader::tls::TlsState;
 use rustix::io::Errno;
 
 /// Bits of the mode argument (`dlfcn.h`).
@@ -153,6 +152,12 @@ fn take_back(transaction: Transaction) {
     let mut gate = process::enter();
     let process = &mut *gate;
     let (namespace, added) = (transaction.namespace, transaction.added.clone());
+    if added.is_empty() {
+        return;
+    }
+    debugger::state(debugger::State::Delete);
+    process.linker.namespace_mut(namespace).list.retain(|id| !added.contains(id));
+    process.maps.publish_list(process::layout(), &process.linker, namespace);
     for &id in &added {
         tls::forget_module(process.linker.objects[id].tls_state.get().module());
     }
@@ -160,7 +165,7 @@ fn take_back(transaction: Transaction) {
     for id in added {
         process.maps.remove(id);
     }
-    process.maps.publish_list(process::layout(), &process.linker, namespace);
+    debugger::state(debugger::State::Consistent);
     find_object::publish(&process.linker, |id| process.maps.address(id));
 }
 
@@ -215,8 +220,13 @@ fn finish(process: &mut Process, opening: &Opening) -> Result<Vec<ObjectId>, Loa
         other => other,
     };
     let services = link::LinkServices::new(process.static_tls);
-    let dependencies = link_new(process, transaction.namespace, &new_order, wanted, &services)
-        .inspect_err(|_| services.take_back(&process.linker))?;
+    let dependencies = match link_new(process, transaction.namespace, &new_order, wanted, &services) {
+        Ok(dependencies) => dependencies,
+        Err(error) => {
+            process.static_tls = services.take_back(&process.linker);
+            return Err(error);
+        }
+    };
     commit(process, new, &services);
     process.linker.objects[root].open_count += 1;
     close::note_dependencies(process, dependencies);
@@ -256,7 +266,18 @@ fn link_new(
     for &id in order {
         link::protect_relro(&process.linker.objects[id])?;
     }
+    make_stacks_executable(process, order)?;
     Ok(dependencies)
+}
+
+/// Makes all stacks executable if a new object asks for it. This comes last, since it concerns the whole process.
+fn make_stacks_executable(process: &Process, new: &[ObjectId]) -> Result<(), LoadError> {
+    let Some(asking) = new.iter().map(|id| &process.linker.objects[*id]).find(|o| o.executable_stack) else {
+        return Ok(());
+    };
+    crate::glibc::stack::make_all_executable(process.stack_end).map_err(|_| {
+        LoadError::fault(asking.display_name(), "cannot enable executable stack as shared object requires")
+    })
 }
 
 fn linker_has_flag(process: &Process, id: ObjectId, flag: u64) -> bool {
@@ -271,14 +292,7 @@ fn check(process: &Process, id: ObjectId) -> Result<(), LoadError> {
     {
         return Err(error);
     }
-    object.check_functions()?;
-    if object.executable_stack && crate::glibc::stack::make_all_executable(process.stack_end).is_err() {
-        return Err(LoadError::fault(
-            object.display_name(),
-            "cannot enable executable stack as shared object requires",
-        ));
-    }
-    Ok(())
+    object.check_functions()
 }
 
 /// Makes the new objects visible to libc and debuggers.
@@ -312,22 +326,17 @@ fn commit(process: &mut Process, new: &[ObjectId], services: &link::LinkServices
         if let Some(segment) = object.tls {
             has_tls = true;
             let state = object.tls_state.get();
-            tls::set_module(
-                state.module(),
-                tls::Module {
-                    generation,
-                    segment: Some(segment),
-                    static_offset: state.static_offset(),
-                    dynamic: matches!(state, TlsState::Dynamic { .. }),
-                },
-            );
+            let static_offset = state.static_offset();
+            let module = tls::Module { generation, segment: Some(segment), static_offset, decided: false };
+            if static_offset.is_some() {
+                // SAFETY: the offset was placed within the static TLS of every thread, the image is relocated, and no code that knows
+                // the module has run.
+                unsafe { tls::add_static(state.module(), module) };
+            } else {
+                tls::set_module(state.module(), module);
+            }
         }
         process.maps.refresh(layout, &process.linker, id);
-    }
-    for made in services.made_static.borrow().iter() {
-        tls::make_static(made.module, made.offset);
-        // SAFETY: the offset was placed within the static TLS of every thread, and the image is relocated.
-        thread::for_each(layout, |tcb| unsafe { tls::initialise_static_block(tcb, &made.segment, made.offset) });
     }
     if has_tls {
         tls::set_generation(generation);

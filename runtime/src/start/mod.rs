@@ -348,6 +348,13 @@ unsafe fn hand_over(order: &[ObjectId]) -> Target {
         // SAFETY: libc is relocated, and its thread control block complete.
         unsafe { early_init(true) };
     }
+    if let Some(register_atfork) = functions.register_atfork {
+        let [before, after]: [extern "C" fn(); 2] = [process::before_fork, process::after_fork];
+        // The first to be registered, so the last to be called before a fork and the first after it.
+        // SAFETY: libc is initialised. The functions need nothing of an object that could be unloaded. A failure leaves forks as they are
+        // with glibc, where the child of a thread that forks during a dlopen in another one sees what there is.
+        unsafe { register_atfork(Some(before), Some(after), Some(after), core::ptr::null_mut()) };
+    }
     debugger::state(debugger::State::Consistent);
     let (entry, preinit, arguments) = {
         let process = process::enter();

@@ -1,0 +1,198 @@
+//! Each single system call of a dlopen refused in turn: the dlopen succeeds all the same, or it fails and leaves nothing behind, and the
+//! next one succeeds.
+
+use conformance::attack::trace::{Stop, Tracee, MSEAL};
+use conformance::process::{Ending, Outcome};
+use conformance::{build, suite, Loader};
+use libtest_mimic::Trial;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+
+/// The system call that does not exist and marks the start and the end of what is watched (`fixtures/faults/open.c`).
+const MARK: u64 = 1_000_001;
+
+const ENOMEM: (i32, &str) = (12, "ENOMEM");
+const EACCES: (i32, &str) = (13, "EACCES");
+const EMFILE: (i32, &str) = (24, "EMFILE");
+
+/// What is refused at each level.
+const ERRORS: [&[(i32, &str)]; 3] = [&[ENOMEM], &[ENOMEM, EACCES, EMFILE], &[ENOMEM]];
+
+/// Bits of the mode (`dlfcn.h`).
+const LAZY: u32 = 1;
+const NOW: u32 = 2;
+const DEEPBIND: u32 = 8;
+const GLOBAL: u32 = 0x100;
+const NODELETE: u32 = 0x1000;
+
+/// A dlopen: its name, the file, the mode, and whether there is a second thread.
+type Opening = (&'static str, &'static str, u32, bool);
+
+const OPENINGS: [Opening; 12] = [
+    ("plain", "./libplain.so", NOW, false),
+    ("searched", "libplain.so", LAZY, false),
+    ("cached", "libm.so.6", NOW, false),
+    ("closure", "./libroot.so", LAZY | GLOBAL, false),
+    ("deep", "./libroot.so", NOW | DEEPBIND, false),
+    ("for ever", "./libroot.so", NOW | NODELETE, false),
+    ("static TLS", "./libstatic.so", NOW, true),
+    ("dynamic TLS", "./libdynamic.so", NOW, true),
+    ("the TLS of another", "./libuser.so", NOW, true),
+    ("executable stack", "./libstack.so", NOW, true),
+    ("large pages", "./libaligned.so", NOW, false),
+    ("text relocations", "./libtext.so", NOW, false),
+];
+
+struct Bench {
+    interpreter: PathBuf,
+    cache: PathBuf,
+    tree: PathBuf,
+}
+
+fn main() -> ExitCode {
+    suite::prepare();
+    match trials() {
+        Ok(trials) => suite::run(trials),
+        Err(reason) => {
+            eprintln!("dlopen_faults: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn trials() -> Result<Vec<Trial>, String> {
+    let loader = Loader::under_test(option_env!("LDSEAL_INTERPRETER"), env!("CARGO_BIN_EXE_ldseal"))?;
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dlopen_faults");
+    let tree = suite::scratch(&cache, "tree")?;
+    build_tree(&tree)?;
+    let bench = Arc::new(Bench { interpreter: loader.interpreter, cache, tree });
+    let mut trials = Vec::new();
+    for (level, errors) in ERRORS.iter().enumerate() {
+        for &error in *errors {
+            for opening in OPENINGS {
+                let bench = Arc::clone(&bench);
+                let name = format!("{} level {level} {}", opening.0, error.1);
+                trials.push(Trial::test(name.clone(), move || Ok(bench.check(&name, level, opening, error.0)?)));
+            }
+        }
+    }
+    Ok(trials)
+}
+
+fn build_tree(tree: &Path) -> Result<(), String> {
+    let sources = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/faults"));
+    let library = |out: &str, name: &str, flags: &[&str]| {
+        let soname = format!("-Wl,-soname,{out}");
+        let name = format!("-DNAME={name}");
+        let fixed = ["-Wl,-z,relro", "-Wl,--enable-new-dtags,-rpath,$ORIGIN", &soname, &name];
+        build::compile(tree, out, &sources.join("library.c"), &[&fixed, flags].concat())
+    };
+    library("libplain.so", "value", &[])?;
+    library("libleaf.so", "leaf", &["-DTLS_MODEL=\"global-dynamic\""])?;
+    library("libleft.so", "left", &["-DNEEDS=leaf", "./libleaf.so"])?;
+    library("libright.so", "right", &["-DNEEDS=leaf", "./libleaf.so", "-lm", "-Wl,--no-as-needed"])?;
+    let both = ["-DNEEDS=left", "-Wl,--no-as-needed", "./libleft.so", "./libright.so"];
+    library("libroot.so", "value", &both)?;
+    library("libstatic.so", "value", &["-DTLS_MODEL=\"initial-exec\""])?;
+    library("libdynamic.so", "value", &["-DTLS_MODEL=\"global-dynamic\""])?;
+    library("libowner.so", "owner", &["-DOWN_TLS"])?;
+    library("libuser.so", "value", &["-DNEEDS=owner", "-DOTHERS_TLS", "./libowner.so"])?;
+    library("libstack.so", "value", &["-Wl,-z,execstack"])?;
+    library("libaligned.so", "value", &["-Wl,-z,max-page-size=0x200000"])?;
+    library("libtext.so", "value", &["-fno-pic", "-mcmodel=large", "-Wl,-z,notext"])?;
+    build::compile(tree, "open", &sources.join("open.c"), &["-pthread"])
+}
+
+/// What was refused, and what came of it.
+struct Refused {
+    number: u64,
+    outcome: Outcome,
+}
+
+impl Bench {
+    fn check(&self, name: &str, level: usize, opening: Opening, errno: i32) -> Result<(), String> {
+        let folder = suite::scratch(&self.cache, &name.replace(' ', "-"))?;
+        let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
+        let (_, whole) = self.open(level, opening, errno, None, &folder).map_err(failed)?;
+        let works = works(&whole).ok_or_else(|| format!("without a refusal: {}", told(&whole)))?;
+        let mut report = Vec::new();
+        let mut which = 0;
+        while let (Some(number), outcome) = self.open(level, opening, errno, Some(which), &folder).map_err(failed)? {
+            let refused = Refused { number, outcome };
+            if !refused.is_lawful(&works, level) {
+                report.push(format!("call {which}, number {number}: {}", told(&refused.outcome)));
+            }
+            which += 1;
+        }
+        match (which > 5, report.is_empty()) {
+            (true, true) => Ok(()),
+            (true, false) => Err(format!("expected: {works}\n{}", report.join("\n"))),
+            (false, _) => Err(format!("only {which} calls")),
+        }
+    }
+
+    /// Starts the program and refuses call number `which` of its first dlopen. Gives the call's number, `None` if there are not so many.
+    fn open(
+        &self,
+        level: usize,
+        (_, file, mode, thread): Opening,
+        errno: i32,
+        which: Option<usize>,
+        folder: &Path,
+    ) -> std::io::Result<(Option<u64>, Outcome)> {
+        let [stdout, stderr] = ["stdout", "stderr"].map(|name| folder.join(name));
+        let mut command = Command::new(&self.interpreter);
+        command.args(["./open", file, &mode.to_string()]).args(thread.then_some("thread"));
+        command.current_dir(&self.tree).env_clear().env("LD_LIBRARY_PATH", ".:/nowhere").env("LC_ALL", "C");
+        command.env("GLIBC_TUNABLES", format!("glibc.rtld.seal={level}"));
+        command.stdin(Stdio::null()).stdout(File::create(&stdout)?).stderr(File::create(&stderr)?);
+        let mut tracee = Tracee::start(&mut command)?;
+        let (mut marks, mut calls, mut refused) = (0, 0, None);
+        let ending = loop {
+            match tracee.resume()? {
+                Stop::Enter { number: MARK, .. } => marks += 1,
+                Stop::Enter { number, .. } if marks == 1 => {
+                    if Some(calls) == which {
+                        refused = Some(number);
+                        tracee.refuse(errno)?;
+                    }
+                    calls += 1;
+                }
+                Stop::Enter { .. } | Stop::Leave(_) => {}
+                Stop::Ended(ending) => break ending,
+            }
+        };
+        Ok((refused, Outcome { ending, stdout: fs::read(stdout)?, stderr: fs::read(stderr)? }))
+    }
+}
+
+impl Refused {
+    fn is_lawful(&self, works: &str, level: usize) -> bool {
+        if level == 2 && self.number == MSEAL {
+            let line = String::from_utf8_lossy(&self.outcome.stderr);
+            let fatal = "ld-seal.so: Fatal error: sealing is enforced and kernel has failed for 0x";
+            return self.outcome.ending == Ending::Exit(127)
+                && self.outcome.stdout.is_empty()
+                && line.starts_with(fatal)
+                && line.lines().count() == 1;
+        }
+        let stdout = String::from_utf8_lossy(&self.outcome.stdout);
+        let nothing_left = !stdout.lines().any(|l| l.starts_with("left: ") || l.starts_with("gone: "));
+        nothing_left && self::works(&self.outcome).as_deref() == Some(works)
+    }
+}
+
+/// What a library said of itself that a dlopen has brought in, if all ended well.
+fn works(outcome: &Outcome) -> Option<String> {
+    let stdout = String::from_utf8_lossy(&outcome.stdout);
+    let proof: Vec<&str> = stdout.lines().filter(|l| l.starts_with("works: ") || l.starts_with("closed: ")).collect();
+    (outcome.ending == Ending::Exit(0) && outcome.stderr.is_empty() && proof.len() == 2).then(|| proof.join(", "))
+}
+
+fn told(outcome: &Outcome) -> String {
+    let [stdout, stderr] =
+        [&outcome.stdout, &outcome.stderr].map(|s| String::from_utf8_lossy(s).replace('\n', "\n    "));
+    format!("{}\n    {stdout}{stderr}", outcome.ending)
+}
