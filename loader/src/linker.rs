@@ -5,7 +5,7 @@ use crate::elf::version::Need;
 use crate::error::{LoadError, Lossy, Reason};
 use crate::file::{self, Opened};
 use crate::lookup::UniqueSymbols;
-use crate::object::{Kind, NamespaceId, Object, ObjectId, ObjectTable};
+use crate::object::{Kind, NamespaceId, Object, ObjectId, ObjectTable, BASE_NAMESPACE};
 use crate::search::finder::{self, Finder};
 use crate::sys;
 use crate::tls::TlsState;
@@ -40,6 +40,8 @@ pub struct Transaction {
     pub namespace: NamespaceId,
     /// The objects it has added, in order.
     pub added: Vec<ObjectId>,
+    /// Whether it has let the interpreter into the namespace.
+    pub stood_in: bool,
 }
 
 impl Default for Linker {
@@ -72,6 +74,51 @@ impl Linker {
     /// The object of a namespace that answers to a name.
     pub fn find_by_name(&self, namespace: NamespaceId, name: &[u8]) -> Option<ObjectId> {
         self.namespace(namespace).list.iter().copied().find(|&id| self.objects[id].answers_to(name))
+    }
+
+    /// The first namespace that nothing is loaded into, made if need be; `None` when there are `limit` of them and all are in use.
+    pub fn free_namespace(&mut self, limit: usize) -> Option<NamespaceId> {
+        let taken = |n: &&Namespace| !n.list.is_empty();
+        let free = self.namespaces.iter().skip(1).take_while(taken).count() + 1;
+        let id = u8::try_from(free).ok().filter(|_| free < limit).map(NamespaceId)?;
+        if free == self.namespaces.len() {
+            self.namespaces.push(Namespace::default());
+        }
+        Some(id)
+    }
+
+    /// Whether something is loaded into a namespace.
+    pub fn is_in_use(&self, id: NamespaceId) -> bool {
+        self.namespaces.get(usize::from(id.0)).is_some_and(|n| !n.list.is_empty())
+    }
+
+    /// Takes the interpreter out of the namespaces where nobody needs it any more, and forgets the last namespaces as long as they are
+    /// empty; those that are not as they were.
+    pub fn tidy_namespaces(&mut self) -> Vec<NamespaceId> {
+        let mut changed = Vec::new();
+        for (index, namespace) in self.namespaces.iter_mut().enumerate().skip(1) {
+            let objects = &self.objects;
+            let stands_in = |id: ObjectId| objects[id].kind == Kind::Interpreter;
+            let needed = |id: &ObjectId| objects[*id].needed.iter().any(|n| stands_in(*n));
+            if namespace.list.iter().any(|id| stands_in(*id)) && !namespace.list.iter().any(needed) {
+                namespace.list.retain(|id| !stands_in(*id));
+                namespace.global_scope.retain(|id| !stands_in(*id));
+                changed.push(NamespaceId(index as u8));
+            }
+        }
+        while self.namespaces.len() > 1 && self.namespaces.last().is_some_and(|n| n.list.is_empty()) {
+            self.namespaces.pop();
+        }
+        changed
+    }
+
+    /// The interpreter, if `name` means it and the namespace is not the program's: there can be one only, so the others have it from there.
+    fn stand_in(&self, namespace: NamespaceId, name: &[u8]) -> Option<ObjectId> {
+        if namespace == BASE_NAMESPACE {
+            return None;
+        }
+        let is_meant = |o: &Object| o.kind == Kind::Interpreter && o.answers_to(name);
+        self.objects.iter().find(|(_, o)| is_meant(o)).map(|(id, _)| id)
     }
 
     /// The object in whose segments an address lies.
@@ -117,6 +164,11 @@ impl Linker {
         if let Some(id) = self.find_by_name(transaction.namespace, name) {
             return Ok(id);
         }
+        if let Some(id) = self.stand_in(transaction.namespace, name) {
+            self.namespace_mut(transaction.namespace).list.push(id);
+            transaction.stood_in = true;
+            return Ok(id);
+        }
         let opened = finder.open(name, asker, &self.objects)?;
         self.adopt(transaction, opened, name, asker)
     }
@@ -139,7 +191,8 @@ impl Linker {
         object.loader = asker;
         object.add_alias(name);
         object.asked = Some(name.to_vec());
-        log::debug!(target: "files", "file={} [0];  generating link map", Lossy(name));
+        let at = transaction.namespace.0;
+        log::debug!(target: "files", "file={} [{at}];  generating link map", Lossy(name));
         Ok(self.add(transaction, object))
     }
 
@@ -191,7 +244,8 @@ impl Linker {
                     Reason::Malformed { what: "DT_NEEDED outside the string table", at },
                 )
             })?;
-            log::debug!(target: "files", "file={} [0];  needed by {} [0]", Lossy(name), Lossy(object.display_name()));
+            let (by, at) = (Lossy(object.display_name()), object.namespace.0);
+            log::debug!(target: "files", "file={} [{at}];  needed by {by} [{at}]", Lossy(name));
             let expanded = if name.contains(&b'$') { finder.expand(name, object) } else { None };
             let name = expanded.as_deref().unwrap_or(name);
             match self.require(transaction, finder, name, Some(id)) {
@@ -232,8 +286,9 @@ impl Linker {
             for wanted in &need.versions {
                 log::debug!(
                     target: "versions",
-                    "checking for version `{}' in file {} [0] required by file {} [0]",
-                    Lossy(wanted.version.name), Lossy(definer.display_name()), Lossy(object.display_name()),
+                    "checking for version `{}' in file {} [{}] required by file {} [{}]",
+                    Lossy(wanted.version.name), Lossy(definer.display_name()), definer.namespace.0,
+                    Lossy(object.display_name()), object.namespace.0,
                 );
                 let required_by = object.display_name().to_vec();
                 if !definer.versions.defines {
@@ -284,7 +339,7 @@ impl Linker {
 impl Transaction {
     /// Begins a transaction in a namespace.
     pub fn new(namespace: NamespaceId) -> Transaction {
-        Transaction { namespace, added: Vec::new() }
+        Transaction { namespace, added: Vec::new(), stood_in: false }
     }
 
     /// Takes back all that it has added, the latest first.

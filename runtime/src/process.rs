@@ -6,6 +6,7 @@
 //! call, and it lies on a page that the kernel clears in the child of a fork, where the thread that held it does not exist.
 
 use crate::glibc::layout::Layout;
+use crate::glibc::libc::RegisterAtfork;
 use crate::glibc::link_map::LinkMaps;
 use crate::glibc::tunables::TunableSet;
 use crate::glibc::{tables, tls};
@@ -187,15 +188,26 @@ pub fn enter() -> Gate {
     Gate { locked: true }
 }
 
+/// Registers with a C library what must happen around its forks.
+///
+/// # Safety
+/// The function must be that of an initialised C library.
+pub unsafe fn register_at_fork(register: RegisterAtfork) {
+    // The first to be registered, so the last to be called before a fork and the first after it.
+    // SAFETY: the functions need nothing of an object that could be unloaded. A failure leaves forks as they are with glibc, where the child
+    // of a thread that forks during a dlopen in another one sees what there is.
+    unsafe { register(Some(before_fork), Some(after_fork), Some(after_fork), core::ptr::null_mut()) };
+}
+
 /// Before a fork: waits until nobody is changing the state, so that the child has a whole one.
-pub extern "C" fn before_fork() {
+extern "C" fn before_fork() {
     core::mem::forget(enter());
     error::LOCK.before_fork();
     HEAP.lock.before_fork();
 }
 
 /// After a fork, in both processes.
-pub extern "C" fn after_fork() {
+extern "C" fn after_fork() {
     HEAP.lock.after_fork();
     error::LOCK.after_fork();
     drop(Gate { locked: true });

@@ -166,7 +166,8 @@ impl<'o> Binding<'_, 'o> {
     fn log_search(&self, scope: &Scope<'_>, name: HashedName<'_>, found: Option<Definition>) {
         for id in scope.ids() {
             let object = Lossy(self.binder.objects[id].display_name());
-            log::trace!(target: "symbols", "symbol={};  lookup in file={object} [0]", Lossy(name.name));
+            let at = self.object.namespace.0;
+            log::trace!(target: "symbols", "symbol={};  lookup in file={object} [{at}]", Lossy(name.name));
             if found.is_some_and(|f| f.object == id) {
                 return;
             }
@@ -180,9 +181,10 @@ impl<'o> Binding<'_, 'o> {
         {
             self.binder.dependencies.borrow_mut().insert((self.id, found.object));
         }
+        let at = self.object.namespace.0;
         log::trace!(
             target: "bindings",
-            "binding file {} [0] to {} [0]: normal symbol `{}'{}{}{}",
+            "binding file {} [{at}] to {} [{at}]: normal symbol `{}'{}{}{}",
             Lossy(self.object.display_name()),
             Lossy(self.binder.objects[found.object].display_name()),
             Lossy(name.name),

@@ -135,7 +135,7 @@ impl Finder {
             };
             return file::open(c_string(&path)?).map_err(OpenError::into_error);
         }
-        log::debug!(target: "libs", "find library={} [0]; searching", Lossy(name));
+        log::debug!(target: "libs", "find library={} [{}]; searching", Lossy(name), asker.map_or(0, |id| objects[id].namespace.0));
         self.prepare(asker, executable, objects);
         match self.walk(name, asker, objects)? {
             Ok(opened) => Ok(opened),

@@ -1,8 +1,9 @@
 //! The rendezvous with debuggers: `_r_debug`, and a function on which they put a breakpoint.
 
-use super::globals::R_DEBUG;
+use super::globals::{Structure, RTLD_GLOBAL, R_DEBUG};
 use crate::process;
 use loader::addr::Addr;
+use loader::object::{NamespaceId, BASE_NAMESPACE};
 
 /// What the list of objects is going through (`r_state`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,8 +34,48 @@ pub fn prepare(first_map: Addr, interpreter_base: Addr) {
     debug.put_addr(fields.r_ldbase, interpreter_base);
 }
 
-/// Announces a change of the list of objects.
-pub fn state(state: State) {
-    R_DEBUG.structure().put_u32(process::layout().r_debug.r_state, state as u32);
+/// The structure of a namespace; `None` where the C library has no room for any but the program's (before 2.35).
+fn structure(namespace: NamespaceId) -> Option<Structure> {
+    if namespace == BASE_NAMESPACE {
+        return Some(R_DEBUG.structure());
+    }
+    let layout = process::layout();
+    let namespaces = &layout.link_namespaces;
+    let at = layout.rtld_global.dl_ns + usize::from(namespace.0) * namespaces.size + namespaces.ns_debug?;
+    let size = layout.r_debug_extended.as_ref()?.size;
+    // SAFETY: the structure lies in `_rtld_global`, which lives as long as the process.
+    Some(unsafe { Structure::at(RTLD_GLOBAL.structure().field(at).as_mut_ptr(), size) })
+}
+
+/// Shows a namespace's list to debuggers: when it is the namespace's first, at the end of the chain of namespaces, in which it stays even
+/// when it is empty.
+pub fn publish_list(namespace: NamespaceId, first_map: Addr) {
+    let layout = process::layout();
+    let (Some(debug), Some(extended)) = (structure(namespace), layout.r_debug_extended.as_ref()) else {
+        return;
+    };
+    let fields = &layout.r_debug;
+    debug.put_addr(fields.r_map, first_map);
+    if debug.get_u64(fields.r_brk) != 0 || first_map == Addr(0) {
+        return;
+    }
+    let base = R_DEBUG.structure();
+    debug.put_u32(fields.r_version, 2);
+    debug.put_u64(fields.r_brk, base.get_u64(fields.r_brk));
+    debug.put_u64(fields.r_ldbase, base.get_u64(fields.r_ldbase));
+    let mut last = base;
+    while let next @ 1.. = last.get_u64(extended.r_next) {
+        // SAFETY: the chain holds structures of namespaces only, which this function has put there.
+        last = unsafe { Structure::at(next as *mut u8, extended.size) };
+    }
+    last.put_addr(extended.r_next, debug.addr());
+    base.put_u32(fields.r_version, 2);
+}
+
+/// Announces a change of the list of objects of a namespace.
+pub fn state(namespace: NamespaceId, state: State) {
+    if let Some(debug) = structure(namespace) {
+        debug.put_u32(process::layout().r_debug.r_state, state as u32);
+    }
     dl_debug_state();
 }

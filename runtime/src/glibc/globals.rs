@@ -184,19 +184,29 @@ pub static RSEQ_FLAGS: Word<u32> = Word::new(0);
 #[cfg_attr(feature = "interpreter", export_name = "__nptl_initial_report_events")]
 pub static NPTL_INITIAL_REPORT_EVENTS: Word<u8> = Word::new(0);
 
-/// `_r_debug`, the rendezvous with debuggers.
+/// `_r_debug`, the rendezvous with debuggers, with the link to the next namespace's behind it.
 #[repr(C, align(8))]
 pub struct RDebugBlock(UnsafeCell<[u8; R_DEBUG_SIZE]>);
 
-/// Size of `struct r_debug`; a program may copy the variable.
-const R_DEBUG_SIZE: usize = 40;
+/// Size of `struct r_debug_extended`.
+const R_DEBUG_SIZE: usize = 48;
 
 // SAFETY: written under the loader's lock only.
 unsafe impl Sync for RDebugBlock {}
 
-/// `_r_debug`
-#[cfg_attr(feature = "interpreter", export_name = "_r_debug")]
+/// `_r_debug` and what follows it.
+#[cfg_attr(feature = "interpreter", export_name = "ldseal_r_debug_extended")]
 pub static R_DEBUG: RDebugBlock = RDebugBlock(UnsafeCell::new([0; R_DEBUG_SIZE]));
+
+// The name that debuggers and programs know has the size of `struct r_debug`, which a program may copy.
+#[cfg(feature = "interpreter")]
+core::arch::global_asm!(
+    ".globl _r_debug",
+    ".type _r_debug, @object",
+    ".size _r_debug, 40",
+    ".set _r_debug, {block}",
+    block = sym R_DEBUG,
+);
 
 impl RDebugBlock {
     /// As a structure.

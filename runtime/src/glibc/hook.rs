@@ -6,7 +6,8 @@
 
 use super::layout::DlfcnHook;
 use crate::process;
-use crate::services::open::{self, Request};
+use crate::services::namespace::{self, Target};
+use crate::services::open::{self, mode, Request};
 use crate::services::symbol::{self, Where};
 use crate::services::{address, close, error};
 use core::ffi::{c_char, c_int, c_void, CStr};
@@ -14,7 +15,6 @@ use core::ptr::null_mut;
 use loader::addr::Addr;
 use loader::error::LoadError;
 use loader::object::ObjectId;
-use rustix::io::Errno;
 
 /// Mode bits of `__libc_dlopen_mode` that dlopen(3) does not have; libc's own business.
 const INTERNAL_MODES: i32 = 0x8000_0000u32 as i32;
@@ -82,32 +82,46 @@ fn open_handle(request: &Request<'_>) -> Result<*mut c_void, LoadError> {
     Ok(open::open(request)?.map_or(null_mut(), handle_of))
 }
 
+/// What `dlopen` takes for a mode; `dlmopen` does not look.
+const KNOWN_MODES: c_int =
+    mode::LAZY | mode::NOW | mode::NOLOAD | mode::DEEPBIND | mode::GLOBAL | mode::NODELETE | PROFILE;
+/// `__RTLD_SPROF`, of a tool that comes with glibc.
+const PROFILE: c_int = 0x4000_0000;
+
 unsafe extern "C" fn dlopen(file: *const c_char, mode: c_int, caller: usize) -> *mut c_void {
+    if mode & !KNOWN_MODES != 0 {
+        return answer(Err(LoadError::fault(b"", "invalid mode parameter")), null_mut());
+    }
     // SAFETY: dlopen(3) takes null or a C string.
     let name = unsafe { optional(file) };
-    answer(open_handle(&Request { name, mode, caller: Addr(caller) }), null_mut())
+    answer(open_handle(&Request { name, mode, caller: Addr(caller), target: Target::Caller }), null_mut())
 }
 
+/// Called by a C library for itself: whoever calls is the asker, and says in which namespace.
+#[unsafe(naked)]
 unsafe extern "C" fn libc_dlopen_mode(file: *const c_char, mode: c_int) -> *mut c_void {
+    core::arch::naked_asm!("mov rdx, [rsp]", "jmp {}", sym open_for_libc)
+}
+
+unsafe extern "C" fn open_for_libc(file: *const c_char, mode: c_int, caller: usize) -> *mut c_void {
     // SAFETY: as for dlopen.
     let name = unsafe { optional(file) };
-    let caller = process::enter().libc_text();
-    open_handle(&Request { name, mode: mode & !INTERNAL_MODES, caller }).unwrap_or(null_mut())
+    let request = Request { name, mode: mode & !INTERNAL_MODES, caller: Addr(caller), target: Target::Caller };
+    open_handle(&request).unwrap_or(null_mut())
 }
 
 unsafe extern "C" fn dlmopen(namespace: i64, file: *const c_char, mode: c_int, caller: usize) -> *mut c_void {
-    if namespace != 0 {
-        // SAFETY: as for dlopen.
-        let name = unsafe { optional(file) }.map_or(&b""[..], CStr::to_bytes);
-        let what = if namespace == -1 {
-            "no more namespaces available for dlmopen()"
-        } else {
-            "invalid target namespace in dlmopen()"
-        };
-        return answer(Err(LoadError::system(name, what, Errno::INVAL)), null_mut());
-    }
     // SAFETY: as for dlopen.
-    unsafe { dlopen(file, mode, caller) }
+    let name = unsafe { optional(file) };
+    let target = Target::from_argument(namespace);
+    let outcome = if namespace != 0 && name.is_none() {
+        Err(namespace::refuse("invalid namespace"))
+    } else if namespace != 0 && mode & mode::GLOBAL != 0 {
+        Err(namespace::refuse("invalid mode"))
+    } else {
+        open_handle(&Request { name, mode, caller: Addr(caller), target })
+    };
+    answer(outcome, null_mut())
 }
 
 unsafe extern "C" fn dlclose(handle: *mut c_void) -> c_int {

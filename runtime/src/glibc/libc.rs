@@ -146,6 +146,26 @@ pub unsafe fn find_functions(linker: &Linker, libc: Option<ObjectId>) -> Functio
     }
 }
 
+/// `__libc_early_init` and `__register_atfork` of a C library other than the one that the program started with.
+///
+/// # Safety
+/// The library must be relocated.
+pub unsafe fn first_functions(
+    linker: &Linker,
+    libc: ObjectId,
+) -> (Option<unsafe extern "C" fn(bool)>, Option<RegisterAtfork>) {
+    let scope = Scope::new(&linker.objects, [libc]);
+    // SAFETY: the caller's contract; the functions of these names have these signatures, and a null address is `None`.
+    unsafe {
+        let early_init = address_in(linker, &scope, "__libc_early_init", "GLIBC_PRIVATE");
+        let register_atfork = address_in(linker, &scope, "__register_atfork", "GLIBC_2.3.2");
+        (
+            core::mem::transmute::<usize, Option<unsafe extern "C" fn(bool)>>(early_init),
+            core::mem::transmute::<usize, Option<RegisterAtfork>>(register_atfork),
+        )
+    }
+}
+
 /// The address of a function in a scope, 0 if it is not there.
 ///
 /// # Safety

@@ -2,8 +2,10 @@
 //!
 //! The interpreter keeps its own [`Object`]s and gives each a link map beside it, with all that libc, libthread_db and debuggers read.
 
+use super::debugger;
 use super::globals::{Structure, RTLD_GLOBAL};
 use super::layout::Layout;
+use super::libc::SONAME;
 use alloc::boxed::Box;
 use alloc::ffi::CString;
 use alloc::vec;
@@ -13,7 +15,7 @@ use loader::addr::{Addr, VAddr};
 use loader::elf::dynamic::DYN_SIZE;
 use loader::elf::view::u32_at;
 use loader::linker::Linker;
-use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage};
+use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage, BASE_NAMESPACE};
 use loader::tls::TlsState;
 
 const DT_RELR: u64 = 36;
@@ -34,10 +36,20 @@ struct Entry {
     memory: *mut [u8],
 }
 
+/// What stands for the interpreter in the list of a namespace other than the program's: a link map that refers to the one of the base
+/// namespace, as there can be no second interpreter.
+struct StandIn {
+    namespace: NamespaceId,
+    id: ObjectId,
+    map: Structure,
+    memory: *mut [u8],
+}
+
 /// The link maps of all objects.
 #[derive(Default)]
 pub struct LinkMaps {
     entries: Vec<Entry>,
+    stand_ins: Vec<StandIn>,
     serial: u64,
 }
 
@@ -54,7 +66,9 @@ impl LinkMaps {
 
     /// The object whose link map this is.
     pub fn object(&self, map: *const u8) -> Option<ObjectId> {
-        self.entries.iter().find(|e| e.map.addr().0 == map as usize).map(|e| e.id)
+        let own = self.entries.iter().map(|e| (e.map, e.id));
+        let mut all = own.chain(self.stand_ins.iter().map(|s| (s.map, s.id)));
+        all.find(|(known, _)| known.addr().0 == map as usize).map(|(_, id)| id)
     }
 
     /// Makes the link map of an object. The load bias is added to its dynamic section where glibc does so, so its RELRO must still be
@@ -150,11 +164,54 @@ impl LinkMaps {
         }
     }
 
-    /// Chains the link maps of a namespace in list order and says so to libc.
-    pub fn publish_list(&self, layout: &Layout, linker: &Linker, namespace: NamespaceId) {
-        let list = &linker.namespace(namespace).list;
+    /// The link map that stands for an object in a namespace which is not its own.
+    fn stand_in(&mut self, layout: &Layout, object: &Object, id: ObjectId, namespace: NamespaceId) -> Structure {
+        if let Some(known) = self.stand_ins.iter().find(|s| (s.namespace, s.id) == (namespace, id)) {
+            return known.map;
+        }
+        let memory = Box::into_raw(vec![0u8; layout.link_map.size + LIBNAME_SIZE].into_boxed_slice());
+        // SAFETY: the memory was just made, zeroed, and lives until nothing refers to it.
+        let map = unsafe { Structure::at(memory.cast(), layout.link_map.size + LIBNAME_SIZE) };
         let fields = &layout.link_map;
-        let maps: Vec<Structure> = list.iter().filter_map(|id| self.structure(*id)).collect();
+        // As in glibc: place and dynamic section are the interpreter's, the rest is found through `l_real`.
+        map.put_u64(fields.l_addr, object.image.bias.0);
+        map.put_addr(fields.l_ld, object.image.bias.run_time(object.dynamic_at));
+        map.put_addr(fields.l_name, Addr(object.name.as_ptr() as usize));
+        map.put_addr(fields.l_real, Addr(self.address(id) as usize));
+        map.put_u64(fields.l_ns, u64::from(namespace.0));
+        map.put_addr(fields.l_libname, map.field(fields.size));
+        map.put_u64(fields.size, object.name.as_ptr() as u64);
+        map.put_bits(fields.l_type, LT_LOADED);
+        map.put_u64(fields.l_serial, self.serial);
+        self.serial += 1;
+        self.stand_ins.push(StandIn { namespace, id, map, memory });
+        map
+    }
+
+    /// Frees what stands for objects in a namespace that no longer lists them. Its new list must have been published.
+    fn remove_stand_ins(&mut self, linker: &Linker, namespace: NamespaceId) {
+        let list = linker.namespaces.get(usize::from(namespace.0)).map_or(&[][..], |n| &n.list);
+        self.stand_ins.retain(|s| {
+            let stays = s.namespace != namespace || list.contains(&s.id);
+            if !stays {
+                // SAFETY: the memory came from `Box::into_raw` in `stand_in`, and nothing refers to it any more.
+                drop(unsafe { Box::from_raw(s.memory) });
+            }
+            stays
+        });
+    }
+
+    /// Chains the link maps of a namespace in list order and says so to libc; also of one that is empty now or gone.
+    pub fn publish_list(&mut self, layout: &Layout, linker: &Linker, namespace: NamespaceId) {
+        let list = linker.namespaces.get(usize::from(namespace.0)).map_or(&[][..], |n| &n.list);
+        let fields = &layout.link_map;
+        let mut maps: Vec<Structure> = Vec::with_capacity(list.len());
+        for &id in list {
+            match &linker.objects[id] {
+                object if object.namespace != namespace => maps.push(self.stand_in(layout, object, id, namespace)),
+                _ => maps.extend(self.structure(id)),
+            }
+        }
         let addr = |at: Option<&Structure>| at.map_or(Addr(0), Structure::addr);
         for (index, map) in maps.iter().enumerate() {
             map.put_addr(fields.l_next, addr(maps.get(index + 1)));
@@ -164,6 +221,14 @@ impl LinkMaps {
         let at = layout.rtld_global.dl_ns + usize::from(namespace.0) * layout.link_namespaces.size;
         global.put_addr(at + layout.link_namespaces.ns_loaded, addr(maps.first()));
         global.put_u32(at + layout.link_namespaces.ns_nloaded, maps.len() as u32);
+        if namespace != BASE_NAMESPACE {
+            let libc = list.iter().find(|id| linker.objects[**id].answers_to(SONAME));
+            let libc = libc.and_then(|id| self.structure(*id));
+            global.put_addr(at + layout.link_namespaces.libc_map, addr(libc.as_ref()));
+            debugger::publish_list(namespace, addr(maps.first()));
+            self.remove_stand_ins(linker, namespace);
+        }
+        global.put_u64(layout.rtld_global.dl_nns, linker.namespaces.len() as u64);
     }
 }
 

@@ -229,7 +229,7 @@ pub fn count_adds(count: u64) {
 }
 
 /// Writes the remaining words about the program's namespace.
-pub fn publish_namespace(process: &Process) {
+pub fn publish_namespace(process: &mut Process) {
     let layout = process::layout();
     let global = RTLD_GLOBAL.structure();
     if let Some(libc) = process.libc {

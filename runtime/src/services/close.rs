@@ -1,13 +1,13 @@
 //! `dlclose(3)`: what nobody holds any more is unloaded; and promotion, by which an object comes to stay for ever.
 
-use super::{init, open};
+use super::{init, namespace, open};
 use crate::glibc::{debugger, find_object, locks, tls};
 use crate::process::{self, Process};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use loader::error::LoadError;
-use loader::object::{ObjectId, Stage, Stay};
+use loader::object::{NamespaceId, ObjectId, Stage, Stay, BASE_NAMESPACE};
 use loader::order;
 
 struct Dependencies(UnsafeCell<BTreeSet<(ObjectId, ObjectId)>>);
@@ -140,19 +140,20 @@ fn unload(dead: &[ObjectId]) {
     let mut gate = process::enter();
     let process = &mut *gate;
     let layout = process::layout();
-    debugger::state(debugger::State::Delete);
-    let mut namespaces = BTreeSet::new();
+    let namespaces: BTreeSet<NamespaceId> = dead.iter().map(|id| process.linker.objects[*id].namespace).collect();
+    namespace::announce(&namespaces, debugger::State::Delete);
     let generation = tls::generation() + 1;
     let mut had_tls = false;
     for &id in dead {
         let object = &process.linker.objects[id];
-        namespaces.insert(object.namespace);
+        let namespace = object.namespace;
         let module = object.tls_state.get().module();
         if module != 0 {
             tls::set_module(module, tls::Module { generation, segment: None, static_offset: None, decided: false });
             had_tls = true;
         }
-        process.linker.namespace_mut(process.linker.objects[id].namespace).list.retain(|&o| o != id);
+        forget_first(process, namespace, id);
+        process.linker.namespace_mut(namespace).list.retain(|&o| o != id);
         dependencies(process).retain(|(from, to)| *from != id && *to != id);
     }
     for &namespace in &namespaces {
@@ -170,6 +171,10 @@ fn unload(dead: &[ObjectId]) {
     // The end of static TLS that nobody uses any more is free again.
     let in_use = process.linker.objects.iter().filter_map(|(_, o)| o.tls_state.get().static_offset()).max();
     process.static_tls.layout.used = in_use.unwrap_or(0);
+    process.linker.tidy_namespaces();
+    for &namespace in &namespaces {
+        process.maps.publish_list(layout, &process.linker, namespace);
+    }
     for object in process.linker.objects.iter_mut() {
         object.local_scope.retain(|id| !dead.contains(id));
     }
@@ -179,5 +184,15 @@ fn unload(dead: &[ObjectId]) {
     if had_tls {
         crate::glibc::start::publish_modules(process);
     }
-    debugger::state(debugger::State::Consistent);
+    namespace::announce(&namespaces, debugger::State::Consistent);
+}
+
+/// What the first object of a namespace brought in was visible to everybody in it for its sake.
+fn forget_first(process: &mut Process, namespace: NamespaceId, id: ObjectId) {
+    let linker = &mut process.linker;
+    if namespace != BASE_NAMESPACE && linker.namespace(namespace).list.first() == Some(&id) {
+        let mut scope = core::mem::take(&mut linker.namespace_mut(namespace).global_scope);
+        scope.retain(|id| linker.objects[*id].global);
+        linker.namespace_mut(namespace).global_scope = scope;
+    }
 }

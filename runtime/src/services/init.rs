@@ -102,7 +102,7 @@ pub unsafe fn run_destructors(id: ObjectId) {
             return;
         };
         object.stage = Stage::Finished;
-        log::debug!(target: "files", "calling fini: {} [0]", Lossy(object.display_name()));
+        log::debug!(target: "files", "calling fini: {} [{}]", Lossy(object.display_name()), object.namespace.0);
         destructors(object)
     };
     for function in functions {
@@ -113,16 +113,28 @@ pub unsafe fn run_destructors(id: ObjectId) {
     }
 }
 
-/// What the program registers with `atexit`: runs the destructors of everything that is loaded, dependents first.
+/// What the program registers with `atexit`: runs the destructors of everything that is loaded, dependents first, the program's namespace
+/// last.
 pub extern "C" fn run_all_destructors() {
-    let orders: Vec<Vec<ObjectId>> = {
-        let process = process::enter();
-        let linker = &process.linker;
-        let sorted = |list: &Vec<ObjectId>| order::sort(list, Some(process.main), |id| &linker.objects[id].needed);
-        linker.namespaces.iter().rev().map(|n| sorted(&n.list)).collect()
-    };
-    for id in orders.into_iter().flatten() {
-        // SAFETY: at exit nothing is unmapped any more, but by a destructor that calls dlclose, and then the object is gone from the table.
-        unsafe { run_destructors(id) };
+    let count = process::enter().linker.namespaces.len();
+    for number in (0..count).rev() {
+        let order: Vec<ObjectId> = {
+            let process = process::enter();
+            let linker = &process.linker;
+            let list = linker.namespaces.get(number).map_or(&[][..], |n| &n.list);
+            let needed = |id: ObjectId| &*linker.objects[id].needed;
+            if number == 0 {
+                order::sort(list, Some(process.main), needed)
+            } else {
+                // The interpreter is the program's.
+                let own = |id: &ObjectId| linker.objects[*id].kind == Kind::Library;
+                order::sort_all(&list.iter().copied().filter(own).collect::<Vec<_>>(), needed)
+            }
+        };
+        for id in order {
+            // SAFETY: at exit nothing is unmapped any more, but by a destructor that calls dlclose, and then the object is gone from the
+            // table.
+            unsafe { run_destructors(id) };
+        }
     }
 }

@@ -6,6 +6,7 @@ pub mod error;
 pub mod init;
 pub mod lazy;
 pub mod link;
+pub mod namespace;
 pub mod open;
 pub mod seal;
 pub mod symbol;

@@ -1,6 +1,7 @@
 //! `dlopen(3)`: a transaction that loads an object and its closure, or leaves nothing behind.
 
-use super::{close, init, link, seal};
+use super::namespace::Target;
+use super::{close, init, link, namespace, seal};
 use crate::glibc::{debugger, find_object, locks, tls};
 use crate::process::{self, Process};
 use alloc::vec::Vec;
@@ -8,7 +9,7 @@ use core::ffi::CStr;
 use loader::addr::Addr;
 use loader::error::{LoadError, Reason};
 use loader::linker::Transaction;
-use loader::object::{NamespaceId, ObjectId, Stage, Stay};
+use loader::object::{NamespaceId, ObjectId, Stage, Stay, BASE_NAMESPACE};
 use loader::order;
 use loader::reloc::PltMode;
 use loader::seal::tunables::SealLevel;
@@ -39,6 +40,8 @@ pub struct Request<'r> {
     pub mode: i32,
     /// An address in the object that asks.
     pub caller: Addr,
+    /// The namespace to open it in.
+    pub target: Target,
 }
 
 /// Opens an object; `None` for one that is not loaded, with `RTLD_NOLOAD`.
@@ -58,7 +61,10 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
             announce(&opening);
             let outcome = finish(&mut process::enter(), &opening);
             match outcome {
-                Ok(order) => (opening.root, order),
+                Ok(order) => {
+                    namespace::initialise_libc(&opening.transaction);
+                    (opening.root, order)
+                }
                 Err(error) => {
                     take_back(opening.transaction);
                     return Err(error);
@@ -99,16 +105,19 @@ enum Prepared {
 fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
     let mut gate = process::enter();
     let process = &mut *gate;
-    if name.is_empty() {
+    let asker = process.linker.find_by_address(request.caller).unwrap_or(process.main);
+    let namespace = namespace::choose(process, request.target, asker, name)?;
+    // In another namespace the empty name is one that is searched for.
+    if request.name.is_none() || name.is_empty() && namespace == BASE_NAMESPACE {
         let main = process.main;
         process.linker.objects[main].open_count += 1;
         return Ok(Prepared::Loaded(main));
     }
-    let asker = process.linker.find_by_address(request.caller).unwrap_or(process.main);
-    let mut transaction = Transaction::new(process.linker.objects[asker].namespace);
+    let mut transaction = Transaction::new(namespace);
     if request.mode & mode::NOLOAD != 0 {
         let found = find_loaded(process, &transaction, name, asker);
         process.finder.rest();
+        namespace::tidy(process);
         return Ok(match found? {
             None => Prepared::NotLoaded,
             Some(id) => {
@@ -124,6 +133,7 @@ fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
         Err(error) => {
             // Nobody has seen the objects yet.
             transaction.roll_back(&mut process.linker, &mut process.finder);
+            namespace::tidy(process);
             Err(error)
         }
     }
@@ -155,7 +165,7 @@ fn take_back(transaction: Transaction) {
     if added.is_empty() {
         return;
     }
-    debugger::state(debugger::State::Delete);
+    debugger::state(namespace, debugger::State::Delete);
     process.linker.namespace_mut(namespace).list.retain(|id| !added.contains(id));
     process.maps.publish_list(process::layout(), &process.linker, namespace);
     for &id in &added {
@@ -165,7 +175,9 @@ fn take_back(transaction: Transaction) {
     for id in added {
         process.maps.remove(id);
     }
-    debugger::state(debugger::State::Consistent);
+    process.linker.tidy_namespaces();
+    process.maps.publish_list(process::layout(), &process.linker, namespace);
+    debugger::state(namespace, debugger::State::Consistent);
     find_object::publish(&process.linker, |id| process.maps.address(id));
 }
 
@@ -186,8 +198,13 @@ fn map(
     mode: i32,
 ) -> Result<(ObjectId, Vec<ObjectId>), LoadError> {
     let (linker, finder) = (&mut process.linker, &mut process.finder);
+    let is_first = !linker.is_in_use(transaction.namespace);
     let root = linker.require(transaction, finder, name, Some(asker))?;
     let closure = linker.closure(transaction, finder, &[root])?;
+    if is_first {
+        // As in glibc: what the first object of a namespace brings in is visible to all that come later.
+        linker.namespace_mut(transaction.namespace).global_scope.clone_from(&closure);
+    }
     let new = transaction.added.as_slice();
     if new.contains(&root) {
         // Who opened it gives the search path of its own file, but is not what brought in the rest.
@@ -298,7 +315,8 @@ fn check(process: &Process, id: ObjectId) -> Result<(), LoadError> {
 /// Makes the new objects visible to libc and debuggers.
 fn announce(opening: &Opening) {
     let transaction = &opening.transaction;
-    if transaction.added.is_empty() {
+    let count = transaction.added.len() + usize::from(transaction.stood_in);
+    if count == 0 {
         return;
     }
     // Before the gate: callbacks of `dl_iterate_phdr`, which holds this lock, may come to the gate by lazy binding.
@@ -306,13 +324,13 @@ fn announce(opening: &Opening) {
     let mut gate = process::enter();
     let process = &mut *gate;
     let layout = process::layout();
-    debugger::state(debugger::State::Add);
+    debugger::state(transaction.namespace, debugger::State::Add);
     for &id in &transaction.added {
         process.maps.add(layout, &process.linker, id);
     }
     process.maps.publish_list(layout, &process.linker, transaction.namespace);
-    crate::glibc::start::count_adds(transaction.added.len() as u64);
-    debugger::state(debugger::State::Consistent);
+    crate::glibc::start::count_adds(count as u64);
+    debugger::state(transaction.namespace, debugger::State::Consistent);
 }
 
 /// Makes the linked objects usable: their TLS and their unwind tables. Nothing here can fail.

@@ -48,7 +48,7 @@ pub fn find(place: Where, name: &[u8], version: Option<&[u8]>, caller: Addr) -> 
     let wanted = version.map(|name| Wanted { version: Version { name, hash: hash::sysv(name) }, exact: true });
     let query = Query { name: HashedName::new(name), version: wanted, class: Class::Data, newest: true };
     let linker = &process.linker;
-    let namespace = linker.namespace(linker.objects[asker].namespace);
+    let namespace = linker.namespace(linker.objects[label].namespace);
     let found = Scope::new(&linker.objects, ids).find_after(skip, &query, &namespace.unique);
     let Some(found) = found else {
         let reason = Reason::UndefinedSymbol { symbol: name.to_vec(), version: version.map(<[u8]>::to_vec) };

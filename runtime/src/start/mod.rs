@@ -280,7 +280,7 @@ fn publish_debugger(loaded: &Loaded, base: Addr) {
 /// # Safety
 /// The thread pointer must be set up.
 unsafe fn link_all(order: &[ObjectId], binding: PltMode) -> Result<(), Failure> {
-    debugger::state(debugger::State::Add);
+    debugger::state(BASE_NAMESPACE, debugger::State::Add);
     let mut gate = process::enter();
     let process = &mut *gate;
     abi::publish_namespace(process);
@@ -349,13 +349,10 @@ unsafe fn hand_over(order: &[ObjectId]) -> Target {
         unsafe { early_init(true) };
     }
     if let Some(register_atfork) = functions.register_atfork {
-        let [before, after]: [extern "C" fn(); 2] = [process::before_fork, process::after_fork];
-        // The first to be registered, so the last to be called before a fork and the first after it.
-        // SAFETY: libc is initialised. The functions need nothing of an object that could be unloaded. A failure leaves forks as they are
-        // with glibc, where the child of a thread that forks during a dlopen in another one sees what there is.
-        unsafe { register_atfork(Some(before), Some(after), Some(after), core::ptr::null_mut()) };
+        // SAFETY: libc is initialised.
+        unsafe { process::register_at_fork(register_atfork) };
     }
-    debugger::state(debugger::State::Consistent);
+    debugger::state(BASE_NAMESPACE, debugger::State::Consistent);
     let (entry, preinit, arguments) = {
         let process = process::enter();
         let main = &process.linker.objects[process.main];
