@@ -18,6 +18,28 @@ pub enum Command {
     Plan(PlanArguments),
     /// `ldseal report`.
     Report(ReportArguments),
+    /// `ldseal mark`.
+    Mark(MarkArguments),
+}
+
+/// Files to mark, and how.
+#[derive(Debug, PartialEq, Eq)]
+pub struct MarkArguments {
+    /// What is to be done.
+    pub wish: MarkWish,
+    /// The files.
+    pub files: Vec<OsString>,
+}
+
+/// What `ldseal mark` is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MarkWish {
+    /// `--no-seal`: opt out.
+    NoSeal,
+    /// `--clear`: no longer.
+    Clear,
+    /// `--show`: tell.
+    Show,
 }
 
 /// A program to plan for, and how.
@@ -65,6 +87,7 @@ Usage: ldseal run [--seal LEVEL] [--] PROGRAM [ARGS]
        ldseal plan [--json] [--seal LEVEL] [--] PROGRAM
        ldseal report [--json] PID
        ldseal report [--json] [--seal LEVEL] -- PROGRAM [ARGS]
+       ldseal mark --no-seal | --clear | --show [--] FILE...
        ldseal --help | --version
 
 Starts programs under ld-seal.so, a dynamic loader that seals (mseal(2)) what it maps.
@@ -73,6 +96,7 @@ Commands:
   run       start a program sealed (the programs that it starts are not)
   plan      what would be mapped and sealed, and why the rest would not, without running the program
   report    what is sealed in a process, per object and per region, and why the rest is not
+  mark      let a program or library opt out of being sealed
 
 'ldseal COMMAND --help' says more about a command.
 ";
@@ -143,6 +167,24 @@ Exit status: 0; 1 when the process can't be looked at; 2 for a wrong option; for
 'ldseal run'; for a PROGRAM that ends before its entry point the status it ends with, or 1.
 ";
 
+const HELP_MARK: &str = "\
+Usage: ldseal mark --no-seal | --clear | --show [--] FILE...
+
+Writes a note into programs or libraries by which they opt out of being sealed. ld-seal.so heeds it at level 1 and overrules it at
+level 2. For a program or library of somebody else's, ldseal.exclude in GLIBC_TUNABLES does the same without changing it.
+
+Options:
+  --no-seal  write the note
+  --clear    take it back
+  --show     print 'FILE: no-seal' for a file that opts out, 'FILE: none' for another
+  --help     this text
+
+The file is replaced in one step and keeps its mode and owner; hard links to it keep the old one, and extended attributes such as
+file capabilities are lost. strip(1) and objcopy(1) can lose the note: mark a file after them.
+
+Exit status: 0; 1 when a file can't be marked; 2 for a wrong option.
+";
+
 /// Reads the arguments that follow the command's own name.
 ///
 /// # Errors
@@ -156,6 +198,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, String> {
         Some(Arg::Value(command)) if command == "run" => parse_run(parser),
         Some(Arg::Value(command)) if command == "plan" => parse_plan(parser),
         Some(Arg::Value(command)) if command == "report" => parse_report(parser),
+        Some(Arg::Value(command)) if command == "mark" => parse_mark(parser),
         Some(Arg::Value(command)) => Err(format!("unknown command: {}", command.to_string_lossy())),
         Some(argument) => Err(text(argument.unexpected())),
     }
@@ -222,6 +265,31 @@ fn parse_report(mut parser: Parser) -> Result<Command, String> {
         _ => return Err("report: which process?".into()),
     };
     Ok(Command::Report(ReportArguments { json, of }))
+}
+
+fn parse_mark(mut parser: Parser) -> Result<Command, String> {
+    let (mut wish, mut files) = (None, Vec::new());
+    while let Some(argument) = parser.next().map_err(text)? {
+        let wanted = match argument {
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help(HELP_MARK)),
+            Arg::Long("no-seal") => MarkWish::NoSeal,
+            Arg::Long("clear") => MarkWish::Clear,
+            Arg::Long("show") => MarkWish::Show,
+            Arg::Value(file) => {
+                files.push(file);
+                continue;
+            }
+            argument => return Err(text(argument.unexpected())),
+        };
+        if wish.replace(wanted).is_some_and(|before| before != wanted) {
+            return Err("mark: only one of --no-seal, --clear and --show".into());
+        }
+    }
+    let wish = wish.ok_or("mark: --no-seal, --clear or --show?")?;
+    if files.is_empty() {
+        return Err("mark: which file?".into());
+    }
+    Ok(Command::Mark(MarkArguments { wish, files }))
 }
 
 fn parse_level(parser: &mut Parser) -> Result<SealLevel, String> {
@@ -318,6 +386,16 @@ mod tests {
         assert_eq!(parsed(&["plan", "--json", "--seal=2", "--", "ls"]), plan(true, Some(SealLevel::Enforced)));
         assert_eq!(parsed(&["plan", "ls", "--json"]), plan(true, None));
         for wrong in [&["plan"][..], &["plan", "--seal", "3", "ls"], &["plan", "ls", "-l"], &["plan", "ls", "cat"]] {
+            assert!(parsed(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn marks() {
+        let files = vec!["a".into(), "-b".into()];
+        let expected = Ok(Command::Mark(MarkArguments { wish: MarkWish::NoSeal, files }));
+        assert_eq!(parsed(&["mark", "--no-seal", "a", "--", "-b"]), expected);
+        for wrong in [&["mark"][..], &["mark", "a"], &["mark", "--show"], &["mark", "--show", "--clear", "a"]] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -4,12 +4,14 @@
 //! * [`run`] decides what a direct start would run, refuses what can't be sealed, and becomes the interpreter.
 //! * [`plan`] says what a start would map and seal, and runs nothing.
 //! * [`report`] looks at a live process and says what is sealed.
+//! * [`mark`] writes the note by which a file opts out of sealing.
 //! * [`interpreter`] knows where the interpreter is.
 #![cfg_attr(not(test), no_main)]
 
 mod cli;
 mod elf;
 mod interpreter;
+mod mark;
 mod plan;
 mod report;
 mod run;
@@ -41,6 +43,7 @@ fn ldseal(arguments: Vec<OsString>) -> u8 {
             refusal.status
         }
         Ok(cli::Command::Plan(arguments)) => plan::plan(&arguments),
+        Ok(cli::Command::Mark(arguments)) => mark::mark(&arguments),
         Ok(cli::Command::Report(arguments)) => report::report(&arguments),
         Err(error) => {
             eprintln!("ldseal: {error}\nTry 'ldseal --help' for more information.");

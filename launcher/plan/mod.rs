@@ -19,7 +19,8 @@ use loader::error::{LoadError, Lossy};
 use loader::file::{self, OpenError};
 use loader::object::{Kind, Object};
 use loader::program::{self, Parts, Preloads, Program};
-use loader::seal::tunables::SealTunables;
+use loader::seal::marks;
+use loader::seal::tunables::{ImageMemory, SealTunables};
 use loader::search::finder::{Finder, SearchOptions};
 use loader::search::hwcaps::Hwcaps;
 use model::Plan;
@@ -127,10 +128,12 @@ fn make(arguments: &PlanArguments, start: &Start) -> Result<Plan, Failure> {
         return Err(Failure::Versions(fatal));
     }
     program::check_objects(&linker, &closure, machine.isa_1)?;
+    tunables.judge_program(|| marks::asks_for_seal(&linker.objects[main].headers, &linker.objects[main].image));
+    program::check_sealable(&linker, &closure, &tunables)?;
     let base = linker.objects[interpreter].image.bias;
     let tables = base.run_time(tables.start)..base.run_time(tables.end);
     let plan = program::seal_plan(&linker, interpreter, vdso, tables, &tunables);
-    Ok(Plan::new(start.program.to_string_lossy().into_owned(), tunables.level, &plan))
+    Ok(Plan::new(start.program.to_string_lossy().into_owned(), &tunables, &plan))
 }
 
 /// Maps the program and all that it needs.
@@ -140,9 +143,9 @@ fn load(start: &Start, options: SearchOptions, interpreter: Object, secure: bool
         .map_err(|_| LoadError::fault(name.as_bytes(), "cannot open shared object file"))?;
     let opened = program::open(&name, options.clone())?;
     let origin = program::origin_of_file(&opened);
-    let program = program::executable(opened, &name, origin)?;
+    let program = program::executable(opened, &name, origin, ImageMemory::File)?;
     let called = called(start).as_bytes().to_vec();
-    let parts = Parts { program, called, vdso: sys::vdso()?, interpreter };
+    let parts = Parts { program, called, vdso: sys::vdso()?, interpreter, memory: ImageMemory::File };
     let environment = variable("LD_PRELOAD").unwrap_or_default();
     let preloads = Preloads { environment: &environment, option: b"", secure };
     Program::load(parts, Finder::new(options), preloads, false, &mut warn)
@@ -158,7 +161,7 @@ fn own_interpreter() -> Result<(Object, Range<VAddr>), Failure> {
     let own = |text: String| Failure::Own(format!("{}: {text}", interpreter::NAME));
     let (file, name) = interpreter::open().map_err(own)?;
     let opened = file::check(name.clone(), file).map_err(OpenError::into_error)?;
-    let object = file::load(opened, Kind::Interpreter, name.as_bytes())?;
+    let object = file::load(opened, Kind::Interpreter, name.as_bytes(), ImageMemory::File)?;
     let tables = interpreter::tables().ok_or_else(|| own("its tables have no symbol".into()))?;
     Ok((program::as_interpreter(Object { file: None, ..object }), tables))
 }

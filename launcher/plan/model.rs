@@ -4,7 +4,7 @@ use loader::addr::{range_len, Addr};
 use loader::error::Lossy;
 use loader::program::TABLES;
 use loader::seal::plan::{Item, ObjectPlan, SealPlan};
-use loader::seal::tunables::SealLevel;
+use loader::seal::tunables::SealTunables;
 use serde::Serialize;
 use std::ops::Range;
 
@@ -32,6 +32,8 @@ pub struct Mapped {
     pub size: u64,
     /// How many calls of mseal it costs.
     pub mseal_calls: usize,
+    /// Whether its note asks that it not be sealed, which level 2 does not heed.
+    pub opt_out_overruled: bool,
     /// Its parts in ascending order.
     pub parts: Vec<Part>,
 }
@@ -64,7 +66,7 @@ pub struct Total {
 
 impl Plan {
     /// Shows `plan`, made for objects that are mapped in this process: their addresses mean nothing, so they are left out.
-    pub fn new(program: String, level: SealLevel, plan: &SealPlan) -> Plan {
+    pub fn new(program: String, tunables: &SealTunables<'_>, plan: &SealPlan) -> Plan {
         let objects: Vec<Mapped> = plan.objects.iter().map(|object| mapped(object, plan)).collect();
         let sealed_bytes = plan.calls().iter().map(|(range, _)| size(range)).sum();
         // The tables lie in the interpreter's data and must not be counted twice.
@@ -75,8 +77,8 @@ impl Plan {
             open_bytes: bytes - sealed_bytes,
             mseal_calls: objects.iter().map(|object| object.mseal_calls).sum(),
         };
-        let interpreter_heap_sealed = level != SealLevel::Off;
-        Plan { program, level: level.number(), objects, interpreter_heap_sealed, total }
+        let interpreter_heap_sealed = tunables.seals();
+        Plan { program, level: tunables.level.number(), objects, interpreter_heap_sealed, total }
     }
 }
 
@@ -98,7 +100,14 @@ fn mapped(object: &ObjectPlan, plan: &SealPlan) -> Mapped {
         None => calls(&[object]),
     };
     let name = Lossy(&object.name).to_string();
-    Mapped { name, size: size(&(first..last)), mseal_calls, parts: object.items.iter().map(part).collect() }
+    let opt_out_overruled = object.overruled;
+    Mapped {
+        name,
+        size: size(&(first..last)),
+        mseal_calls,
+        opt_out_overruled,
+        parts: object.items.iter().map(part).collect(),
+    }
 }
 
 fn contains(object: &ObjectPlan, address: Addr) -> bool {

@@ -18,7 +18,8 @@ pub fn tables(plan: &Plan) -> String {
     let mut text = format!("{}: level {}\n\n", plan.program, plan.level);
     for object in &plan.objects {
         let Mapped { name, mseal_calls, .. } = object;
-        let _ = writeln!(text, "{name}: {}, {}", size(object.size), calls(*mseal_calls));
+        let overruled = if object.opt_out_overruled { ", opts out by its note (overruled at level 2)" } else { "" };
+        let _ = writeln!(text, "{name}: {}, {}{overruled}", size(object.size), calls(*mseal_calls));
         let _ = writeln!(text, "{}\n", table(&object.parts));
     }
     let (total, count) = (&plan.total, plan.objects.len());

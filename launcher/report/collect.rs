@@ -7,6 +7,7 @@ use super::reason::{Evidence, Owner, Settings};
 use super::smaps::{self, Mapping};
 use crate::interpreter;
 use loader::addr::Addr;
+use loader::seal::glob;
 use loader::seal::tunables::SealLevel;
 use std::collections::HashMap;
 use std::io;
@@ -33,7 +34,15 @@ pub fn collect(process: &Process, given: Option<Option<SealLevel>>) -> io::Resul
     let evidence =
         Evidence { kernel: kernel()?, under_ld_seal, settings: &settings, any_sealed: sealed.contains(&true) };
     let at_start = objects::closure(&objects, start_roots(process, &objects, &roles));
-    let owners = sealed.iter().zip(at_start).map(|(&any_sealed, at_start)| Owner { any_sealed, at_start }).collect();
+    let exclude = evidence.settings.tunables().exclude;
+    let owner = |((object, &any_sealed), at_start): ((&Object, &bool), bool)| Owner {
+        any_sealed,
+        at_start,
+        excluded: exclude.is_some_and(|pattern| glob::matches_object(pattern, object.path.as_bytes())),
+        opts_out: object.image.opts_out,
+        asks_for_seal: object.image.asks_for_seal,
+    };
+    let owners = objects.iter().zip(&sealed).zip(at_start).map(owner).collect();
     let groups = Grouping { objects: &objects, roles, owners, evidence: &evidence }.groups(&mappings);
     let command = process.command_line().iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
     Ok(Report {

@@ -4,14 +4,13 @@ use super::model::Kind;
 use crate::elf::{Headers, ReadAt};
 use goblin::elf::dynamic::{DF_1_PIE, DT_FLAGS_1, DT_NEEDED, DT_SONAME, DT_STRSZ, DT_STRTAB};
 use goblin::elf::header::ET_EXEC;
-use goblin::elf::program_header::{ProgramHeader, PF_W, PF_X, PT_DYNAMIC, PT_GNU_RELRO, PT_INTERP, PT_LOAD};
+use goblin::elf::program_header::{ProgramHeader, PF_W, PF_X, PT_DYNAMIC, PT_GNU_RELRO, PT_INTERP, PT_LOAD, PT_NOTE};
+use loader::elf::header::{PT_GNU_MUTABLE, PT_GNU_PROPERTY};
+use loader::elf::{note, property};
 use std::ops::Range;
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
-
-/// `PT_GNU_MUTABLE` of the glibc patches for sealing: memory inside an image that is never sealed.
-const PT_GNU_MUTABLE: u32 = 0x6474_f555;
 
 /// The largest dynamic section and string table that are looked at.
 const TABLE: u64 = 1 << 24;
@@ -33,6 +32,10 @@ pub struct Image {
     pub soname: Option<String>,
     /// DT_NEEDED, in order.
     pub needed: Vec<String>,
+    /// Whether a note of its own asks that it not be sealed.
+    pub opts_out: bool,
+    /// Whether it asks to be sealed (GNU_PROPERTY_MEMORY_SEAL).
+    pub asks_for_seal: bool,
 }
 
 /// A PT_LOAD.
@@ -61,6 +64,16 @@ impl Image {
         if let Some(segment) = headers.segment(PT_GNU_RELRO) {
             image.relro = down(segment.p_vaddr)..down(segment.p_vaddr.checked_add(segment.p_memsz)?);
         }
+        let notes = |p_type| {
+            let of_type = headers.segments.iter().filter(move |segment| segment.p_type == p_type);
+            of_type.filter_map(|h| {
+                Some((file.read_at(h.p_offset, usize::try_from(h.p_filesz.min(TABLE)).ok()?).ok()?, h.p_align))
+            })
+        };
+        image.opts_out = notes(PT_NOTE).any(|(bytes, align)| note::opts_out(&bytes, align));
+        let kind = headers.segment(PT_GNU_PROPERTY).map_or(PT_NOTE, |h| h.p_type);
+        let found = notes(kind).find_map(|(bytes, align)| property::properties(&bytes, align));
+        image.asks_for_seal = found.is_some_and(|properties| properties.memory_seal);
         image.mutable = of_type(PT_GNU_MUTABLE).filter_map(pages).collect();
         let dynamic = Dynamic::read(file, &headers).unwrap_or_default();
         let program = headers.file.e_type == ET_EXEC || dynamic.flags_1 & DF_1_PIE != 0;

@@ -2,7 +2,7 @@
 
 use super::model::{Kernel, Kind};
 use super::process::Process;
-use loader::seal::tunables::{DataSealing, SealLevel, SealTunables};
+use loader::seal::tunables::{DataSealing, Policy, SealLevel, SealTunables};
 
 /// What a process was told about sealing.
 #[derive(Debug)]
@@ -48,7 +48,8 @@ impl Settings {
         (self.level, self.source) = (Some(level), "seen by its seals");
     }
 
-    fn tunables(&self) -> SealTunables<'_> {
+    /// The tunables.
+    pub fn tunables(&self) -> SealTunables<'_> {
         SealTunables::parse(&self.tunables, false)
     }
 }
@@ -101,6 +102,12 @@ pub struct Owner {
     pub any_sealed: bool,
     /// Whether the start of the program loads it: it is reached by DT_NEEDED or LD_PRELOAD.
     pub at_start: bool,
+    /// Whether `ldseal.exclude` matches its path.
+    pub excluded: bool,
+    /// Whether its own note asks that it not be sealed.
+    pub opts_out: bool,
+    /// Whether it asks to be sealed.
+    pub asks_for_seal: bool,
 }
 
 impl Evidence<'_> {
@@ -129,7 +136,14 @@ impl Evidence<'_> {
             (Kind::Vdso | Kind::Vvar, _) => "best effort: the kernel refused, or was not asked".into(),
             (_, Some(owner)) if owner.any_sealed && matches!(kind, Kind::Data | Kind::Bss) => self.data(),
             (_, Some(owner)) if owner.any_sealed => "the rest of the object is sealed: mseal was refused here".into(),
-            (_, Some(owner)) if owner.at_start => self.unsealed_at_start(),
+            (_, Some(owner)) if owner.excluded => self.excluded(),
+            (_, Some(owner)) if owner.opts_out && self.settings.level != Some(SealLevel::Enforced) => {
+                "opts out by its own note (ldseal mark)".into()
+            }
+            (_, Some(owner)) if self.settings.tunables().policy == Policy::Marked && !owner.asks_for_seal => {
+                "not marked with GNU_PROPERTY_MEMORY_SEAL (ldseal.policy=marked)".into()
+            }
+            (_, Some(owner)) if owner.at_start => "loaded at start: mseal was refused".into(),
             _ => "loaded by dlopen and not NODELETE: dlclose must be able to unmap it".into(),
         }
     }
@@ -137,6 +151,10 @@ impl Evidence<'_> {
     fn nothing(&self) -> String {
         match self.settings.level {
             Some(SealLevel::Off) => format!("level 0 ({})", self.settings.source),
+            _ if self.settings.tunables().policy == Policy::Marked => {
+                "the program is not marked with GNU_PROPERTY_MEMORY_SEAL (ldseal.policy=marked), or mseal was refused"
+                    .into()
+            }
             Some(_) => "nothing is sealed: mseal was refused, or the program is still being loaded".into(),
             None => "nothing is sealed: level 0, or mseal was refused, or the program is still being loaded".into(),
         }
@@ -150,11 +168,9 @@ impl Evidence<'_> {
         }
     }
 
-    fn unsealed_at_start(&self) -> String {
-        match self.settings.tunables().exclude {
-            Some(glob) => format!("excluded (ldseal.exclude={}), or mseal was refused", String::from_utf8_lossy(glob)),
-            None => "loaded at start: mseal was refused".into(),
-        }
+    fn excluded(&self) -> String {
+        let glob = self.settings.tunables().exclude.unwrap_or_default();
+        format!("ldseal.exclude={}", String::from_utf8_lossy(glob))
     }
 }
 
@@ -173,15 +189,21 @@ mod tests {
 
     #[test]
     fn levels_and_tunables_are_named() {
-        let owner = Some(Owner { any_sealed: true, at_start: true });
+        let plain = Owner { any_sealed: true, at_start: true, excluded: false, opts_out: false, asks_for_seal: false };
+        let owner = Some(plain);
         let one = settings(Some(SealLevel::BestEffort), "");
         assert!(why(&one, true, Kind::Data, owner).contains("ldseal.data=auto"));
         let zero = settings(Some(SealLevel::BestEffort), "ldseal.data=0:ldseal.vdso=0:ldseal.exclude=*/libx.so");
         assert_eq!(why(&zero, true, Kind::Bss, owner), "writable data, ldseal.data=0");
         assert_eq!(why(&zero, true, Kind::Vvar, None), "ldseal.vdso=0");
-        let unsealed = Some(Owner { any_sealed: false, at_start: true });
-        assert!(why(&zero, true, Kind::Text, unsealed).contains("ldseal.exclude=*/libx.so"));
-        let opened = Some(Owner { any_sealed: false, at_start: false });
+        let unsealed = Some(Owner { any_sealed: false, ..plain });
+        let excluded = Some(Owner { any_sealed: false, excluded: true, ..plain });
+        assert!(why(&zero, true, Kind::Text, excluded).contains("ldseal.exclude=*/libx.so"));
+        let opts_out = Some(Owner { any_sealed: false, opts_out: true, ..plain });
+        assert!(why(&one, true, Kind::Text, opts_out).contains("its own note"));
+        let marked = settings(Some(SealLevel::BestEffort), "ldseal.policy=marked");
+        assert!(why(&marked, true, Kind::Text, unsealed).contains("ldseal.policy=marked"));
+        let opened = Some(Owner { any_sealed: false, at_start: false, ..plain });
         assert!(why(&one, true, Kind::Text, opened).contains("dlopen"));
         assert_eq!(why(&settings(Some(SealLevel::Off), ""), false, Kind::Text, unsealed), "level 0 (--seal)");
         assert!(why(&settings(None, ""), false, Kind::Text, unsealed).contains("level 0, or mseal was refused"));

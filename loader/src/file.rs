@@ -2,10 +2,11 @@
 
 use crate::addr::Bias;
 use crate::elf::header::{self, FileHeader, ProgramHeader, PHDR_SIZE};
-use crate::error::{LoadError, Reason};
+use crate::error::{LoadError, Lossy, Reason};
 use crate::image::Image;
 use crate::map::{apply, plan};
 use crate::object::{Kind, Object, Origin};
+use crate::seal::tunables::ImageMemory;
 use crate::sys::{self, FileStatus};
 use alloc::ffi::CString;
 use alloc::vec;
@@ -125,7 +126,7 @@ fn read_headers(
 /// What can't be mapped or parsed; nothing stays mapped then.
 ///
 /// `asked` is the name by which complaints call the file.
-pub fn load(opened: Opened, kind: Kind, asked: &[u8]) -> Result<Object, LoadError> {
+pub fn load(opened: Opened, kind: Kind, asked: &[u8], memory: ImageMemory) -> Result<Object, LoadError> {
     let Opened { path, fd, status, header, headers } = opened;
     let complain = |reason| LoadError::new(asked, reason);
     if kind == Kind::Library && header.e_type == ET_EXEC {
@@ -135,8 +136,7 @@ pub fn load(opened: Opened, kind: Kind, asked: &[u8]) -> Result<Object, LoadErro
     if header::find(&headers, PT_DYNAMIC).is_none_or(|h| h.p_filesz == 0) {
         return Err(complain(Reason::Fault("object file has no dynamic section")));
     }
-    let mapped = apply::map_image(fd.as_fd(), &plan)
-        .map_err(|errno| LoadError::system(asked, "failed to map segment from shared object", errno))?;
+    let mapped = map(&fd, plan, status.size, asked, memory)?;
     let image =
         adopt(&headers, mapped.bias).ok_or_else(|| complain(Reason::Fault("object file has no loadable segments")))?;
     let origin = Origin { name: path.clone(), kind, file: Some(status.id), entry: crate::addr::VAddr(header.entry) };
@@ -147,6 +147,37 @@ pub fn load(opened: Opened, kind: Kind, asked: &[u8]) -> Result<Object, LoadErro
     mapped.keep();
     Ok(object)
 }
+
+/// Maps an image in the memory that is wanted.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn map(
+    fd: &OwnedFd,
+    plan: plan::MapPlan,
+    file_size: u64,
+    asked: &[u8],
+    memory: ImageMemory,
+) -> Result<apply::MappedImage, LoadError> {
+    let system = |errno| LoadError::system(asked, "failed to map segment from shared object", errno);
+    if memory == ImageMemory::File {
+        return apply::map_image(fd.as_fd(), &plan).map_err(system);
+    }
+    match apply::map_image(fd.as_fd(), &plan.clone().copied(file_size)) {
+        // What refuses it: PR_SET_MDWE, or a security module (execmem).
+        Err(errno @ (Errno::ACCESS | Errno::PERM)) if memory == ImageMemory::Anonymous => {
+            Err(LoadError::system(asked, NO_ANONYMOUS_TEXT, errno))
+        }
+        Err(errno @ (Errno::ACCESS | Errno::PERM)) => {
+            log::debug!(target: "seal", "{}: {NO_ANONYMOUS_TEXT}: {}", Lossy(asked), crate::errno::text(errno));
+            apply::map_image(fd.as_fd(), &plan).map_err(system)
+        }
+        other => other.map_err(system),
+    }
+}
+
+/// What is said where anonymous memory can't be made executable.
+pub const NO_ANONYMOUS_TEXT: &str = "text in anonymous memory is refused (ldseal.anonymous=all)";
 
 fn adopt(headers: &[ProgramHeader], bias: Bias) -> Option<Image> {
     // SAFETY: the image was mapped from these program headers just now, and whoever unmaps it drops the object first.

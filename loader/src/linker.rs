@@ -6,6 +6,7 @@ use crate::error::{LoadError, Lossy, Reason};
 use crate::file::{self, Opened};
 use crate::lookup::UniqueSymbols;
 use crate::object::{Kind, NamespaceId, Object, ObjectId, ObjectTable, BASE_NAMESPACE};
+use crate::seal::tunables::ImageMemory;
 use crate::search::finder::{self, Finder};
 use crate::sys;
 use crate::tls::TlsState;
@@ -32,6 +33,8 @@ pub struct Linker {
     pub tls_modules: Vec<Option<ObjectId>>,
     /// What a mere listing could not find, with the number of objects that precede it; `None` when that is an error.
     pub missing: Option<Vec<(usize, Vec<u8>)>>,
+    /// What memory libraries are mapped in.
+    pub memory: ImageMemory,
 }
 
 /// What a transaction has added so far. It must be committed or rolled back.
@@ -58,6 +61,7 @@ impl Linker {
             namespaces: alloc::vec![Namespace::default()],
             tls_modules: Vec::new(),
             missing: None,
+            memory: ImageMemory::File,
         }
     }
 
@@ -186,7 +190,7 @@ impl Linker {
             self.objects[id].add_alias(name);
             return Ok(id);
         }
-        let mut object = file::load(opened, Kind::Library, name)?;
+        let mut object = file::load(opened, Kind::Library, name, self.memory)?;
         object.origin = finder::origin_of(object.name.to_bytes());
         object.loader = asker;
         object.add_alias(name);

@@ -14,7 +14,7 @@ use alloc::boxed::Box;
 use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::cell::Cell;
-use goblin::elf64::program_header::{PT_DYNAMIC, PT_GNU_EH_FRAME, PT_PHDR};
+use goblin::elf64::program_header::{PT_DYNAMIC, PT_GNU_EH_FRAME, PT_LOAD, PT_PHDR};
 
 /// A loaded object's place in the [`ObjectTable`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -268,16 +268,13 @@ fn headers_in_memory(headers: &[ProgramHeader], image: &Image) -> Addr {
             return image.bias.run_time(VAddr(h.p_vaddr));
         }
     }
-    // Without PT_PHDR: they follow the ELF header, which is at the start of the first segment if that one maps file offset 0.
-    match headers.iter().find(|h| h.p_type == 1) {
-        Some(first) if first.p_offset == 0 => {
-            let at = VAddr(first.p_vaddr.wrapping_add(64));
-            let e_phoff = image.read_u64(VAddr(first.p_vaddr.wrapping_add(32)));
-            let at = e_phoff.map_or(at, |off| VAddr(first.p_vaddr.wrapping_add(off)));
-            image.segment(at, size).map_or(Addr(0), |_| image.bias.run_time(at))
-        }
-        _ => Addr(0),
-    }
+    // Without PT_PHDR: the ELF header, at the start of the first segment if that one maps file offset 0, tells their offset in the file.
+    let loads = || headers.iter().filter(|h| h.p_type == PT_LOAD);
+    let Some(first) = loads().next().filter(|h| h.p_offset == 0) else { return Addr(0) };
+    let offset = image.read_u64(VAddr(first.p_vaddr.wrapping_add(32))).unwrap_or(64);
+    let holder = loads().find(|h| h.p_offset <= offset && offset - h.p_offset < h.p_filesz);
+    let at = holder.map_or(VAddr(0), |h| VAddr(h.p_vaddr.wrapping_add(offset - h.p_offset)));
+    image.segment(at, size).map_or(Addr(0), |_| image.bias.run_time(at))
 }
 
 /// All loaded objects.

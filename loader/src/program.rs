@@ -9,9 +9,9 @@ use crate::file::{self, Opened};
 use crate::image::Image;
 use crate::linker::{Linker, Transaction};
 use crate::object::{Kind, Object, ObjectId, ObjectTable, Origin, Stage, BASE_NAMESPACE};
-use crate::seal::plan::SealPlan;
-use crate::seal::tunables::{SealLevel, SealTunables};
+use crate::seal::tunables::{ImageMemory, SealTunables};
 use crate::seal::vvar;
+use crate::seal::{self, plan::SealPlan};
 use crate::search::finder::{self, Finder, SearchOptions};
 use crate::search::path;
 use crate::sys;
@@ -47,6 +47,8 @@ pub struct Parts {
     pub vdso: Option<Object>,
     /// The interpreter; see [`as_interpreter`].
     pub interpreter: Object,
+    /// What memory libraries are mapped in.
+    pub memory: ImageMemory,
 }
 
 /// What is preloaded.
@@ -91,6 +93,7 @@ impl Program {
     ) -> Result<Program, LoadError> {
         let mut linker = Linker::new();
         linker.missing = listing.then(Vec::new);
+        linker.memory = parts.memory;
         let mut transaction = Transaction::new(BASE_NAMESPACE);
         let mut program = parts.program;
         program.global = true;
@@ -129,8 +132,13 @@ pub fn open(name: &CStr, options: SearchOptions) -> Result<Opened, LoadError> {
 ///
 /// # Errors
 /// What can't be mapped or parsed.
-pub fn executable(opened: Opened, name: &CStr, origin: Option<Vec<u8>>) -> Result<Object, LoadError> {
-    let mut object = file::load(opened, Kind::Executable, name.to_bytes())?;
+pub fn executable(
+    opened: Opened,
+    name: &CStr,
+    origin: Option<Vec<u8>>,
+    memory: ImageMemory,
+) -> Result<Object, LoadError> {
+    let mut object = file::load(opened, Kind::Executable, name.to_bytes(), memory)?;
     object.origin = origin;
     object.name = CString::default();
     object.file = None;
@@ -316,6 +324,14 @@ pub fn check_objects(linker: &Linker, closure: &[ObjectId], isa_1: u32) -> Resul
     Ok(())
 }
 
+/// Checks that the objects of a start may be loaded where seals are enforced ([`seal::plan::check`]).
+///
+/// # Errors
+/// The first that may not.
+pub fn check_sealable(linker: &Linker, closure: &[ObjectId], tunables: &SealTunables<'_>) -> Result<(), LoadError> {
+    closure.iter().map(|&id| &linker.objects[id]).try_for_each(|o| seal::plan::check(o.display_name(), o, tunables))
+}
+
 /// `GNU_PROPERTY_X86_ISA_1_NEEDED` of an object, if it has one.
 pub fn isa_needed(object: &Object) -> Option<u32> {
     let h = header::find(&object.headers, header::PT_GNU_PROPERTY)?;
@@ -340,7 +356,7 @@ pub fn seal_plan(
         let object = &linker.objects[id];
         plan.add(object.display_name(), object, tunables);
     }
-    if tunables.level == SealLevel::Off {
+    if !tunables.seals() {
         return plan;
     }
     plan.add_range(TABLES, tables, None);

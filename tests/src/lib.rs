@@ -7,6 +7,7 @@
 //! * [`manifest`]: what a `case.toml` says.
 //! * [`build`]: compiling a case, once per content.
 //! * [`relocations`]: whether a built file holds the relocations that its case is about.
+//! * [`edit`]: a program header changed into one that this machine's linker does not write.
 //! * [`interp`]: a copy of a tree whose executables name another interpreter.
 //! * [`process`]: one command, captured, with a time limit.
 //! * [`loader`]: the loader under test, and the command lines that put a program under it.
@@ -21,6 +22,7 @@
 pub mod attack;
 pub mod build;
 pub mod compare;
+pub mod edit;
 pub mod hostile;
 pub mod interp;
 pub mod loader;

@@ -3,6 +3,7 @@
 pub mod dynamic;
 pub mod hash;
 pub mod header;
+pub mod note;
 pub mod property;
 pub mod symbols;
 pub mod version;

@@ -6,11 +6,11 @@
 
 #![deny(unsafe_code)]
 
+use super::note;
 use super::view::u32_at;
 
 const NT_GNU_PROPERTY_TYPE_0: u32 = 5;
 const GNU: &[u8] = b"GNU\0";
-const NOTE_HEADER: usize = 12;
 const PROPERTY_HEADER: usize = 8;
 /// Alignment of property notes in 64-bit objects.
 const ALIGNMENT: usize = 8;
@@ -79,20 +79,9 @@ impl Properties {
 
 /// The description of the first property note; nothing if it is malformed.
 fn find_note(notes: &[u8]) -> Option<&[u8]> {
-    let mut rest = notes;
-    loop {
-        let name_size = usize::try_from(u32_at(rest, 0)?).ok()?;
-        let description_size = usize::try_from(u32_at(rest, 4)?).ok()?;
-        let kind = u32_at(rest, 8)?;
-        let name = rest.get(NOTE_HEADER..NOTE_HEADER.checked_add(name_size)?)?;
-        let start = NOTE_HEADER.checked_add(name_size)?.checked_next_multiple_of(ALIGNMENT)?;
-        let end = start.checked_add(description_size)?;
-        if kind == NT_GNU_PROPERTY_TYPE_0 && name == GNU {
-            let whole = description_size >= PROPERTY_HEADER && description_size.is_multiple_of(ALIGNMENT);
-            return rest.get(start..end).filter(|_| whole);
-        }
-        rest = rest.get(end.checked_next_multiple_of(ALIGNMENT)?..)?;
-    }
+    let mut notes = note::notes(notes, ALIGNMENT as u64);
+    let found = notes.find(|n| n.kind == NT_GNU_PROPERTY_TYPE_0 && n.owner == GNU)?.description;
+    (found.len() >= PROPERTY_HEADER && found.len().is_multiple_of(ALIGNMENT)).then_some(found)
 }
 
 /// The type and data of the first property, and what follows its padding.

@@ -199,6 +199,20 @@ impl Segment {
     }
 }
 
+impl MapPlan {
+    /// The same image with nothing of the file mapped: its bytes are copied into anonymous memory. `file_size` is the file's.
+    #[must_use]
+    pub fn copied(mut self, file_size: u64) -> MapPlan {
+        for region in &mut self.regions {
+            if let Source::File { offset } = region.source {
+                let pages = region.pages.end.0 - region.pages.start.0;
+                region.source = Source::Copy { offset, len: pages.min(file_size.saturating_sub(offset)) };
+            }
+        }
+        self
+    }
+}
+
 /// The end of user space with four-level page tables.
 const USER_SPACE_END: u64 = 0x7fff_ffff_f000;
 

@@ -72,6 +72,9 @@ fn log_plan(plan: &SealPlan) {
         return;
     }
     for object in &plan.objects {
+        if object.overruled {
+            log::debug!(target: "seal", "{}: opts out by its note, which this level does not heed", Lossy(&object.name));
+        }
         for item in &object.items {
             let name = Lossy(&object.name);
             match item.open {

@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod glob;
+pub mod marks;
 pub mod plan;
 pub mod tunables;
 pub mod vvar;

@@ -2,12 +2,16 @@
 
 use crate::addr::Addr;
 use crate::elf::header::PT_GNU_MUTABLE;
+use crate::error::LoadError;
+use crate::image::Image;
 use crate::object::{Kind, Object};
-use crate::seal::glob;
-use crate::seal::tunables::{SealLevel, SealTunables};
+use crate::relro::RelroPages;
+use crate::seal::tunables::{Policy, SealLevel, SealTunables};
+use crate::seal::{glob, marks};
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
+use goblin::elf64::dynamic::DF_TEXTREL;
 
 /// What a part of an image is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +54,10 @@ pub enum Why {
     Excluded,
     /// `PT_GNU_MUTABLE`
     Mutable,
+    /// The object's own note asks for it ([`marks::opts_out`]).
+    OptOut,
+    /// `ldseal.policy=marked`, and the object or the program has no `GNU_PROPERTY_MEMORY_SEAL`.
+    Unmarked,
 }
 
 /// The plan for one object.
@@ -59,6 +67,8 @@ pub struct ObjectPlan {
     pub name: Vec<u8>,
     /// Its parts in ascending order.
     pub items: Vec<Item>,
+    /// Whether its note asks that it not be sealed, and the level does not heed that.
+    pub overruled: bool,
 }
 
 /// The plan of one commit.
@@ -71,28 +81,27 @@ pub struct SealPlan {
 impl SealPlan {
     /// Plans one more object.
     pub fn add(&mut self, name: &[u8], object: &Object, tunables: &SealTunables<'_>) {
-        let excluded = tunables.exclude.is_some_and(|pattern| glob::matches_object(pattern, name));
-        let whole = match (tunables.level, object.kind) {
-            (SealLevel::Off, _) => Some(Why::Off),
-            _ if excluded => Some(Why::Excluded),
-            (_, Kind::Vdso) if !tunables.vdso => Some(Why::Vdso),
-            _ => None,
-        };
+        let whole = all_open(name, object, tunables);
+        let overruled =
+            whole.is_none() && tunables.level == SealLevel::Enforced && marks::opts_out(&object.headers, &object.image);
         let seals_data = tunables.data.at(tunables.level);
-        let mut items = parts(object);
+        let mut items = match object.kind {
+            Kind::Vdso => alloc::vec![Item { range: object.image.range.clone(), part: Part::Whole, open: None }],
+            _ => parts(&object.image, object.relro.as_ref()),
+        };
         for item in &mut items {
             item.open = whole.or((item.part == Part::Data && !seals_data).then_some(Why::Data));
         }
         for range in mutable_ranges(object) {
             punch(&mut items, &range);
         }
-        self.objects.push(ObjectPlan { name: name.to_vec(), items });
+        self.objects.push(ObjectPlan { name: name.to_vec(), items, overruled });
     }
 
     /// Plans a range without parts.
     pub fn add_range(&mut self, name: &[u8], range: Range<Addr>, open: Option<Why>) {
         let items = alloc::vec![Item { range, part: Part::Whole, open }];
-        self.objects.push(ObjectPlan { name: name.to_vec(), items });
+        self.objects.push(ObjectPlan { name: name.to_vec(), items, overruled: false });
     }
 
     /// The system calls that carry the plan out: neighbours are merged, so that an object costs one call or none. Each comes with the
@@ -115,14 +124,47 @@ impl SealPlan {
     }
 }
 
-/// Cuts an object's image into its parts.
-fn parts(object: &Object) -> Vec<Item> {
-    let image = &object.image;
-    if object.kind == Kind::Vdso {
-        return alloc::vec![Item { range: image.range.clone(), part: Part::Whole, open: None }];
+/// Why nothing of an object will be sealed, if that is so.
+fn all_open(name: &[u8], object: &Object, tunables: &SealTunables<'_>) -> Option<Why> {
+    let own = matches!(object.kind, Kind::Vdso | Kind::Interpreter);
+    match tunables.policy {
+        _ if tunables.level == SealLevel::Off => Some(Why::Off),
+        _ if is_excluded(name, tunables) => Some(Why::Excluded),
+        _ if object.kind == Kind::Vdso && !tunables.vdso => Some(Why::Vdso),
+        Policy::UnmarkedProgram => Some(Why::Unmarked),
+        Policy::Marked if !own && !marks::asks_for_seal(&object.headers, &object.image) => Some(Why::Unmarked),
+        _ if tunables.level == SealLevel::BestEffort && marks::opts_out(&object.headers, &object.image) => {
+            Some(Why::OptOut)
+        }
+        _ => None,
     }
+}
+
+fn is_excluded(name: &[u8], tunables: &SealTunables<'_>) -> bool {
+    tunables.exclude.is_some_and(|pattern| glob::matches_object(pattern, name))
+}
+
+/// Checks that an object may be loaded where seals are enforced. Text that relocations write is not the file's: its pages are private
+/// copies, and in file-backed memory the kernel lets even sealed ones be thrown away, after which the unrelocated text is back. So level 2
+/// loads no such object, unless it is never sealed anyway.
+///
+/// # Errors
+/// It has text relocations.
+pub fn check(name: &[u8], object: &Object, tunables: &SealTunables<'_>) -> Result<(), LoadError> {
+    let enforced = tunables.level == SealLevel::Enforced;
+    if enforced && object.dynamic.has_flag(DF_TEXTREL) && all_open(name, object, tunables).is_none() {
+        return Err(LoadError::fault(
+            object.display_name(),
+            "text relocations are not allowed where sealing is enforced",
+        ));
+    }
+    Ok(())
+}
+
+/// Cuts an image into its parts.
+fn parts(image: &Image, relro: Option<&RelroPages>) -> Vec<Item> {
     let mut items: Vec<Item> = Vec::new();
-    let relro = object.relro.as_ref().map(|r| image.run_time(r));
+    let relro = relro.map(|r| image.run_time(r));
     let mut push = |range: Range<Addr>, part| {
         if range.start < range.end {
             items.push(Item { range, part, open: None });
@@ -199,6 +241,8 @@ impl fmt::Display for Why {
             Why::Vdso => "ldseal.vdso=0",
             Why::Excluded => "ldseal.exclude",
             Why::Mutable => "PT_GNU_MUTABLE",
+            Why::OptOut => "its own note (ldseal mark)",
+            Why::Unmarked => "not marked (ldseal.policy)",
         })
     }
 }
@@ -217,11 +261,13 @@ mod tests {
             objects: alloc::vec![
                 ObjectPlan {
                     name: b"b".to_vec(),
-                    items: alloc::vec![item(0x3000, 0x4000, None), item(0x4000, 0x5000, Some(Why::Data))]
+                    items: alloc::vec![item(0x3000, 0x4000, None), item(0x4000, 0x5000, Some(Why::Data))],
+                    overruled: false,
                 },
                 ObjectPlan {
                     name: b"a".to_vec(),
-                    items: alloc::vec![item(0x1000, 0x2000, None), item(0x2000, 0x3000, None)]
+                    items: alloc::vec![item(0x1000, 0x2000, None), item(0x2000, 0x3000, None)],
+                    overruled: false,
                 },
             ],
         };

@@ -60,6 +60,40 @@ impl DataSealing {
     }
 }
 
+/// Which objects are sealed: `ldseal.policy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// `all`: all that will stay.
+    #[default]
+    All,
+    /// `marked`: of these the ones with `GNU_PROPERTY_MEMORY_SEAL`, and none unless the program has it too.
+    Marked,
+    /// What `marked` becomes once the program is known not to have it: nothing is sealed.
+    UnmarkedProgram,
+}
+
+/// Which memory is anonymous: `ldseal.anonymous`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Anonymous {
+    /// `relro`: what relocations have written, and nothing else.
+    #[default]
+    Relro,
+    /// `all`: text and read-only data too.
+    All,
+}
+
+/// What memory holds the images of objects, but for their RELRO, which is always anonymous.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ImageMemory {
+    /// Private mappings of the file.
+    #[default]
+    File,
+    /// Copies in anonymous memory or, where the system does not let such memory become executable, mappings of the file.
+    AnonymousIfPossible,
+    /// Copies in anonymous memory.
+    Anonymous,
+}
+
 /// The tunables of sealing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SealTunables<'a> {
@@ -71,15 +105,47 @@ pub struct SealTunables<'a> {
     pub vdso: bool,
     /// `ldseal.exclude`: a glob; objects that match are not sealed. `None` when unset or empty.
     pub exclude: Option<&'a [u8]>,
+    /// `ldseal.policy`
+    pub policy: Policy,
+    /// `ldseal.anonymous`
+    pub anonymous: Anonymous,
 }
 
 impl Default for SealTunables<'_> {
     fn default() -> Self {
-        SealTunables { level: SealLevel::default(), data: DataSealing::default(), vdso: true, exclude: None }
+        SealTunables {
+            level: SealLevel::default(),
+            data: DataSealing::default(),
+            vdso: true,
+            exclude: None,
+            policy: Policy::default(),
+            anonymous: Anonymous::default(),
+        }
     }
 }
 
 impl<'a> SealTunables<'a> {
+    /// Whether anything at all will be sealed.
+    pub fn seals(&self) -> bool {
+        self.level != SealLevel::Off && self.policy != Policy::UnmarkedProgram
+    }
+
+    /// How images are mapped. Without seals anonymous memory protects from nothing, so level 0 maps files.
+    pub fn image_memory(&self) -> ImageMemory {
+        match (self.anonymous, self.level) {
+            (Anonymous::Relro, _) | (_, SealLevel::Off) => ImageMemory::File,
+            (Anonymous::All, SealLevel::BestEffort) => ImageMemory::AnonymousIfPossible,
+            (Anonymous::All, SealLevel::Enforced) => ImageMemory::Anonymous,
+        }
+    }
+
+    /// Takes account of the program, on whose mark `ldseal.policy=marked` depends.
+    pub fn judge_program(&mut self, asks_for_seal: impl FnOnce() -> bool) {
+        if self.policy == Policy::Marked && !asks_for_seal() {
+            self.policy = Policy::UnmarkedProgram;
+        }
+    }
+
     /// Reads them from the value of `GLIBC_TUNABLES`; in secure execution the user's wishes don't count.
     ///
     /// Numbers are read and judged as glibc does with its own tunables: text that is no number is 0, a number out of range
@@ -109,6 +175,16 @@ impl<'a> SealTunables<'a> {
                 1 => self.vdso = true,
                 _ => {}
             },
+            b"ldseal.policy" => match value {
+                b"all" => self.policy = Policy::All,
+                b"marked" => self.policy = Policy::Marked,
+                _ => {}
+            },
+            b"ldseal.anonymous" => match value {
+                b"relro" => self.anonymous = Anonymous::Relro,
+                b"all" => self.anonymous = Anonymous::All,
+                _ => {}
+            },
             b"ldseal.exclude" => self.exclude = Some(value).filter(|glob| !glob.is_empty()),
             _ => {}
         }
@@ -125,8 +201,14 @@ mod tests {
 
     #[test]
     fn defaults() {
-        let expected =
-            SealTunables { level: SealLevel::BestEffort, data: DataSealing::Auto, vdso: true, exclude: None };
+        let expected = SealTunables {
+            level: SealLevel::BestEffort,
+            data: DataSealing::Auto,
+            vdso: true,
+            exclude: None,
+            policy: Policy::All,
+            anonymous: Anonymous::Relro,
+        };
         assert_eq!(parse(""), expected);
         assert_eq!(parse("glibc.malloc.check=3"), expected);
     }
@@ -138,8 +220,12 @@ mod tests {
             data: DataSealing::Always,
             vdso: false,
             exclude: Some(b"*/libfoo.so*"),
+            policy: Policy::Marked,
+            anonymous: Anonymous::All,
         };
-        assert_eq!(parse("glibc.rtld.seal=2:ldseal.data=1:ldseal.vdso=0:ldseal.exclude=*/libfoo.so*"), expected);
+        let string = "glibc.rtld.seal=2:ldseal.data=1:ldseal.vdso=0:ldseal.exclude=*/libfoo.so*:ldseal.policy=marked:\
+                      ldseal.anonymous=all";
+        assert_eq!(parse(string), expected);
     }
 
     #[test]
@@ -179,13 +265,22 @@ mod tests {
     }
 
     #[test]
+    fn unknown_words_for_policy_and_anonymous_are_ignored() {
+        assert_eq!(parse("ldseal.policy=marked:ldseal.policy=some").policy, Policy::Marked);
+        assert_eq!(parse("ldseal.policy=marked:ldseal.policy=all").policy, Policy::All);
+        assert_eq!(parse("ldseal.anonymous=all:ldseal.anonymous=1").anonymous, Anonymous::All);
+        assert_eq!(parse("ldseal.anonymous=all:ldseal.anonymous=relro").anonymous, Anonymous::Relro);
+    }
+
+    #[test]
     fn an_empty_glob_excludes_nothing() {
         assert_eq!(parse("ldseal.exclude=a:ldseal.exclude=").exclude, None);
     }
 
     #[test]
     fn secure_execution_ignores_them_all() {
-        let string = b"glibc.rtld.seal=0:ldseal.data=0:ldseal.vdso=0:ldseal.exclude=*";
+        let string =
+            b"glibc.rtld.seal=0:ldseal.data=0:ldseal.vdso=0:ldseal.exclude=*:ldseal.policy=marked:ldseal.anonymous=all";
         assert_eq!(SealTunables::parse(string, true), SealTunables::default());
     }
 

@@ -12,7 +12,7 @@ use loader::linker::Transaction;
 use loader::object::{NamespaceId, ObjectId, Stage, Stay, BASE_NAMESPACE};
 use loader::order;
 use loader::reloc::PltMode;
-use loader::seal::tunables::SealLevel;
+use loader::seal::{plan, tunables::SealLevel};
 use rustix::io::Errno;
 
 /// Bits of the mode argument (`dlfcn.h`).
@@ -309,7 +309,9 @@ fn check(process: &Process, id: ObjectId) -> Result<(), LoadError> {
     {
         return Err(error);
     }
-    object.check_functions()
+    object.check_functions()?;
+    // It may come to stay at any time, and could not be refused then.
+    plan::check(object.display_name(), object, &process.seal)
 }
 
 /// Makes the new objects visible to libc and debuggers.

@@ -6,7 +6,7 @@ use loader::addr::Addr;
 use loader::object::ObjectId;
 use loader::seal::apply;
 use loader::seal::plan::SealPlan;
-use loader::seal::tunables::SealLevel;
+use loader::seal::tunables::SealTunables;
 
 /// Seals objects that will stay for ever. Nothing that can fail may follow.
 pub fn objects(process: &Process, ids: &[ObjectId]) {
@@ -15,13 +15,13 @@ pub fn objects(process: &Process, ids: &[ObjectId]) {
         let object = &process.linker.objects[id];
         plan.add(object.display_name(), object, &process.seal);
     }
-    add_heap(&mut plan, process.level());
+    add_heap(&mut plan, &process.seal);
     apply::apply(&plan, process.level());
 }
 
 /// Adds the memory that the interpreter's heap has taken since the last commit.
-pub fn add_heap(plan: &mut SealPlan, level: SealLevel) {
-    if level == SealLevel::Off {
+pub fn add_heap(plan: &mut SealPlan, tunables: &SealTunables<'_>) {
+    if !tunables.seals() {
         return;
     }
     // Copied before they are planned: the plan itself allocates.

@@ -3,52 +3,107 @@
 
 use alloc::vec::Vec;
 use core::ops::Range;
+use goblin::elf64::program_header::PT_LOAD;
 use loader::addr::{range_len, Addr, Bias, VAddr};
+use loader::elf::header::ProgramHeader;
+use loader::error::{LoadError, Lossy};
+use loader::file::NO_ANONYMOUS_TEXT;
 use loader::image::Image;
 use loader::program;
 use loader::relro;
+use loader::seal::tunables::ImageMemory;
 use loader::sys::{self, Place, Prot};
 use rustix::io::Errno;
 
-/// Moves the interpreter's own RELRO into anonymous memory.
+/// Moves the interpreter's own RELRO into anonymous memory, and all the rest of its file too if that is wanted.
 ///
 /// # Errors
-/// The kernel gives no memory.
-pub fn own_relro(base: Addr) -> Result<(), Errno> {
+/// The kernel gives no memory, or does not let anonymous memory be executable though that is required.
+pub fn own(base: Addr, memory: ImageMemory) -> Result<(), LoadError> {
     // SAFETY: this very code runs from the image at `base`.
     let headers = unsafe { program::headers_at(base) };
-    match relro::pages(&headers) {
-        Ok(Some(pages)) => {
-            let bias = Bias::between(base, VAddr(0));
-            make_anonymous(bias.run_time(pages.start)..bias.run_time(pages.end))
-        }
-        _ => Ok(()),
+    let bias = Bias::between(base, VAddr(0));
+    let relro = relro::pages(&headers).ok().flatten();
+    if let Some(pages) = &relro {
+        make_anonymous(bias.run_time(pages.start)..bias.run_time(pages.end), Prot::READ_WRITE)
+            .map_err(|errno| LoadError::system(b"", "cannot make the interpreter's own data anonymous", errno))?;
     }
+    leave_file(b"ld-seal.so", &headers, bias, relro.as_ref(), memory)
 }
 
-/// Replaces pages by anonymous memory with the same contents, readable and writable.
+/// Replaces readable pages by anonymous memory with the same contents and this protection.
 ///
 /// # Errors
-/// The kernel gives no memory; the pages are then as before.
-pub fn make_anonymous(pages: Range<Addr>) -> Result<(), Errno> {
+/// The kernel refuses; the pages are then as before.
+fn make_anonymous(pages: Range<Addr>, prot: Prot) -> Result<(), Errno> {
     let len = range_len(&pages);
     // SAFETY: new memory at a place of the kernel's choice.
-    let copy = unsafe { sys::map_anonymous(Place::Anywhere, len, Prot::READ_WRITE, true)? };
-    // SAFETY: both ranges are mapped and as long. The contents stay the same, so whoever uses the pages sees no change.
-    unsafe {
-        core::ptr::copy_nonoverlapping(pages.start.as_ptr::<u8>(), copy.as_mut_ptr::<u8>(), len);
-        sys::move_mapping(copy..Addr(copy.0 + len), pages.start)
+    let start = unsafe { sys::map_anonymous(Place::Anywhere, len, Prot::READ_WRITE, true)? };
+    let copy = start..Addr(start.0 + len);
+    // SAFETY: both ranges are mapped and as long.
+    unsafe { core::ptr::copy_nonoverlapping(pages.start.as_ptr::<u8>(), start.as_mut_ptr::<u8>(), len) };
+    // SAFETY: the pages get the protection that they have now. Their contents stay the same, so whoever uses them sees no change: not even
+    // this code, where they are its own.
+    let moved = unsafe {
+        if prot == Prot::READ_WRITE { Ok(()) } else { sys::protect(copy.clone(), prot) }
+            .and_then(|()| sys::move_mapping(copy.clone(), pages.start))
+    };
+    moved.inspect_err(|_| {
+        // SAFETY: nobody knows the copy.
+        let _ = unsafe { sys::unmap(copy) };
+    })
+}
+
+/// Replaces what is still a mapping of the file by anonymous memory, if that is wanted.
+fn leave_file(
+    name: &[u8],
+    headers: &[ProgramHeader],
+    bias: Bias,
+    relro: Option<&relro::RelroPages>,
+    memory: ImageMemory,
+) -> Result<(), LoadError> {
+    if memory == ImageMemory::File {
+        return Ok(());
     }
+    let empty = VAddr(0)..VAddr(0);
+    let relro = relro.unwrap_or(&empty);
+    for h in headers.iter().filter(|h| h.p_type == PT_LOAD && h.p_filesz > 0) {
+        let end = VAddr(h.p_vaddr).checked_add(h.p_filesz).and_then(VAddr::page_ceil);
+        let pages = VAddr(h.p_vaddr).page_floor()..end.unwrap_or(VAddr(h.p_vaddr).page_floor());
+        let prot = Prot::from_segment_flags(h.p_flags);
+        let before = pages.start..pages.end.min(relro.start.max(pages.start));
+        let after = pages.start.max(relro.end.min(pages.end))..pages.end;
+        let overlaps = relro.start < pages.end && pages.start < relro.end;
+        let pieces = if overlaps { [before, after] } else { [pages, empty.clone()] };
+        for piece in pieces.into_iter().filter(|p| prot.read && p.start < p.end) {
+            match make_anonymous(bias.run_time(piece.start)..bias.run_time(piece.end), prot) {
+                Ok(()) => {}
+                Err(Errno::ACCESS | Errno::PERM) if memory == ImageMemory::AnonymousIfPossible => {
+                    log::debug!(target: "seal", "{}: {NO_ANONYMOUS_TEXT}", Lossy(name));
+                }
+                Err(errno) => return Err(LoadError::system(name, NO_ANONYMOUS_TEXT, errno)),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Gives the kernel-mapped image of the program what a mapped file's has.
 ///
 /// # Errors
-/// The kernel gives no memory.
-pub fn complete(image: &mut Image, relro: Option<&relro::RelroPages>) -> Result<(), Errno> {
+/// As for [`own`].
+pub fn complete(
+    name: &[u8],
+    headers: &[ProgramHeader],
+    image: &mut Image,
+    relro: Option<&relro::RelroPages>,
+    memory: ImageMemory,
+) -> Result<(), LoadError> {
     if let Some(pages) = relro {
-        make_anonymous(image.run_time(pages))?;
+        make_anonymous(image.run_time(pages), Prot::READ_WRITE)
+            .map_err(|e| LoadError::system(name, "cannot map zero-fill pages", e))?;
     }
+    leave_file(name, headers, image.bias, relro, memory)?;
     let gaps: Vec<Range<Addr>> = image.gaps().collect();
     for gap in gaps {
         // SAFETY: the range must be free, or the kernel refuses.

@@ -24,8 +24,8 @@ use loader::object::{Kind, ObjectId, Stay, BASE_NAMESPACE};
 use loader::order;
 use loader::program;
 use loader::reloc::PltMode;
-use loader::seal::apply;
 use loader::seal::tunables::SealLevel;
+use loader::seal::{apply, marks};
 use loader::sys::{self, Prot};
 use objects::Loaded;
 use request::Request;
@@ -96,7 +96,7 @@ fn report(stack: &InitialStack, failure: &Failure) -> ! {
 }
 
 fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -> Result<Target, Failure> {
-    images::own_relro(base).map_err(|e| system("cannot make the interpreter's own data anonymous", e))?;
+    images::own(base, request.seal.image_memory())?;
     let tunables_table = tables::tunables_v2_36::TUNABLES;
     let mut tunables = request.glibc_tunables(tunables_table, stack);
     let cpu = CpuFeatures::detect(&Processor, &mut tunables);
@@ -106,6 +106,11 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
         stack.retain_environment(|e| !tunables.erases_variable(e.split(|&b| b == b'=').next().unwrap_or(e)));
     }
     let mut loaded = Loaded::load(stack, request, &cpu, base, dynamic)?;
+    let mut seal_tunables = request.seal;
+    seal_tunables.judge_program(|| {
+        let main = &loaded.linker.objects[loaded.main];
+        marks::asks_for_seal(&main.headers, &main.image)
+    });
     let layout = choose_layout(&loaded)?;
     process::set_layout(layout);
     if matches!(request.options.action, Action::List | Action::Verify) {
@@ -114,6 +119,7 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
     log_scopes(&loaded);
     check_versions(&loaded)?;
     program::check_objects(&loaded.linker, &loaded.closure, cpu.isa_1)?;
+    program::check_sealable(&loaded.linker, &loaded.closure, &seal_tunables)?;
 
     let surplus = tls_surplus(&tunables);
     let tls_info = abi::place_static_tls(layout, &loaded.linker, surplus).map_err(|id| {
@@ -144,7 +150,7 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
         linker,
         finder,
         maps,
-        seal: request.seal,
+        seal: seal_tunables,
         binding,
         tunables,
         arguments: arguments(stack),
@@ -332,7 +338,7 @@ fn seal_all(process: &Process) -> Result<(), Failure> {
     // SAFETY: nothing writes `_rtld_global_ro` any more.
     unsafe { sys::protect(read_only, Prot::READ) }
         .map_err(|e| system("cannot apply additional memory protection after relocation", e))?;
-    seal::add_heap(&mut plan, process.level());
+    seal::add_heap(&mut plan, &process.seal);
     apply::apply(&plan, process.level());
     Ok(())
 }

@@ -24,6 +24,7 @@ use loader::linker::Linker;
 use loader::map::plan;
 use loader::object::{Kind, Object, ObjectId, Origin, BASE_NAMESPACE};
 use loader::program::{self, Parts, Preloads, Program};
+use loader::seal::tunables::ImageMemory;
 use loader::search::finder::{self, Finder};
 use loader::sys;
 use rustix::fd::AsFd;
@@ -59,7 +60,7 @@ impl Loaded {
     ) -> Result<Loaded, Failure> {
         let finder = Finder::new(request.search_options(cpu));
         let program = match &request.program {
-            None => adopt_program(stack)?,
+            None => adopt_program(stack, request.seal.image_memory())?,
             Some(path) => load_program(stack, request, path, base).inspect_err(|_| {
                 if request.options.action == Action::Verify {
                     // What can't even be mapped is told by the status alone.
@@ -80,7 +81,7 @@ impl Loaded {
             secure: request.secure,
         };
         let listing = request.options.action == Action::List;
-        let parts = Parts { program, called, vdso, interpreter };
+        let parts = Parts { program, called, vdso, interpreter, memory: request.seal.image_memory() };
         let program = Program::load(parts, finder, preloads, listing, &mut logger::line)?;
         let Program { linker, finder, main, interpreter, vdso, closure } = program;
         let libc = linker.find_by_name(BASE_NAMESPACE, libc::SONAME);
@@ -89,7 +90,7 @@ impl Loaded {
 }
 
 /// The program that the kernel has mapped and told of in the auxiliary vector.
-fn adopt_program(stack: &InitialStack) -> Result<Object, Failure> {
+fn adopt_program(stack: &InitialStack, memory: ImageMemory) -> Result<Object, Failure> {
     let (at, count) = (stack.aux(AuxKey::Phdr).unwrap_or(0), stack.aux(AuxKey::Phnum).unwrap_or(0));
     // SAFETY: the kernel says that they are there.
     let headers = unsafe { program::headers_in_table(Addr(at), count) };
@@ -100,8 +101,7 @@ fn adopt_program(stack: &InitialStack) -> Result<Object, Failure> {
     let mut image =
         unsafe { Image::adopt(&headers, bias) }.ok_or_else(|| broken("object file has no loadable segments"))?;
     let relro = loader::relro::pages(&headers).map_err(|reason| LoadError::new(program_name(stack), reason))?;
-    images::complete(&mut image, relro.as_ref())
-        .map_err(|e| LoadError::system(program_name(stack), "cannot map zero-fill pages", e))?;
+    images::complete(program_name(stack), &headers, &mut image, relro.as_ref(), memory)?;
     let origin = Origin { name: CString::default(), kind: Kind::Executable, file: None, entry };
     let mut object = Object::parse(origin, headers, image).map_err(|mut e| {
         e.object = program_name(stack).to_vec();
@@ -153,7 +153,7 @@ fn load_program(
         return Err(request::execute_static(stack, request, &opened));
     }
     let origin = request.program_origin(&opened);
-    let object = program::executable(opened, path, origin)?;
+    let object = program::executable(opened, path, origin, request.seal.image_memory())?;
     stack.set_aux(AuxKey::Phdr, object.headers_at.0);
     stack.set_aux(AuxKey::Phnum, object.headers.len());
     stack.set_aux(AuxKey::Entry, object.image.bias.run_time(object.entry).0);

@@ -2,6 +2,7 @@
 //!
 //! A direct start by the kernel and execvp(3) is the specification; where both succeed, their output is compared.
 
+mod mark;
 mod refusals;
 mod report;
 mod starts;
@@ -16,7 +17,7 @@ use support::{folder, Outcome};
 fn main() -> ExitCode {
     suite::prepare();
     type Test = fn(&Path) -> Outcome;
-    let tests: [(&'static str, Test); 25] = [
+    let tests: [(&'static str, Test); 28] = [
         ("usage errors are status 2", refusals::usage),
         ("help says that children are not sealed", refusals::help),
         ("a program that is not there is status 127", refusals::not_found),
@@ -37,6 +38,9 @@ fn main() -> ExitCode {
         ("signal dispositions and descriptors are those of a direct start", starts::inherited),
         ("exit statuses and signals come through", starts::statuses),
         ("a copied ldseal finds its interpreter", starts::copied),
+        ("mark: programs work as before", mark::programs),
+        ("mark: libraries work as before", mark::libraries),
+        ("mark: files", mark::files),
         ("report: an ordinary process", report::ordinary),
         ("report: a sealed mapping", report::sealed),
         ("report: a program started for it", report::started),

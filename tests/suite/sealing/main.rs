@@ -3,12 +3,14 @@
 //! * [`stage`]: the programs of `fixtures/sealing`, and how they are started.
 //! * [`rules`]: what must be sealed and what must stay open, by level and tunables.
 //! * [`acceptance`]: the acceptance test of glibc's sealing patches, re-told.
+//! * [`exceptions`]: what people need to stay open, and what asks to be sealed.
 //! * [`refusals`]: seccomp filters and single refused calls.
 //! * [`tunables`]: which level a string asks for.
 //! * [`calls`]: how often and when mseal is called.
 
 mod acceptance;
 mod calls;
+mod exceptions;
 mod refusals;
 mod rules;
 mod stage;
@@ -66,7 +68,7 @@ fn trials() -> Result<Vec<Trial>, String> {
 }
 
 fn checks() -> Vec<(&'static str, Check)> {
-    [ATTACKS, calls::CHECKS, refusals::CHECKS, tunables::CHECKS].concat()
+    [ATTACKS, calls::CHECKS, exceptions::CHECKS, refusals::CHECKS, tunables::CHECKS].concat()
 }
 
 const ATTACKS: &[(&str, Check)] = &[

@@ -1,8 +1,10 @@
 //! The programs of `fixtures/sealing`, built, and how they are started.
 
+use crate::exceptions;
 use conformance::attack::table::Table;
 use conformance::process::{self, Ending, Outcome};
 use conformance::{interp, suite, Loader, Way};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -59,6 +61,7 @@ impl Stage {
         ] {
             compile(out, "attack.c", &[&program[..], flags].concat())?;
         }
+        exceptions::build(&tree.join(exceptions::FOLDER))?;
         // The scratch folder exists already, and a copied tree must not.
         std::fs::remove_dir(&replaced).map_err(|e| format!("{}: {e}", replaced.display()))?;
         interp::replaced_tree(&tree, &replaced, &loader.interpreter)
@@ -74,6 +77,15 @@ impl Stage {
     /// The last component of the interpreter's path.
     pub fn interpreter_name(&self) -> &str {
         self.loader.interpreter.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    }
+
+    /// The folder of the programs as `way` starts them, and the words that precede a program's name.
+    pub fn way(&self, way: Way) -> (&Path, Vec<OsString>) {
+        match (way, &self.loader.launcher) {
+            (Way::Interp, _) => (&self.replaced, Vec::new()),
+            (Way::Run, Some(launcher)) => (&self.tree, vec![launcher.into(), "run".into(), "--".into()]),
+            (Way::Invoke | Way::Run, _) => (&self.tree, vec![self.loader.interpreter.clone().into()]),
+        }
     }
 
     /// What fulfils `wish`, with a preloaded library.
@@ -138,7 +150,11 @@ pub fn read(outcome: &Outcome) -> Result<Table, String> {
     }
 }
 
-fn compile(folder: &Path, out: &str, source: &Path, flags: &[&str]) -> Result<(), String> {
+/// Compiles a C source in a folder.
+///
+/// # Errors
+/// What the compiler said.
+pub fn compile(folder: &Path, out: &str, source: &Path, flags: &[&str]) -> Result<(), String> {
     let mut command = Command::new("cc");
     command.args(["-O1", "-w", "-D_GNU_SOURCE", "-o", out]).arg(source).args(flags);
     let output = command.current_dir(folder).stdin(Stdio::null()).output();
