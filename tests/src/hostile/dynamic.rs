@@ -129,7 +129,8 @@ pub const CASES: &[Case] = &[
     Case::new("debug/in-a-library", |i| i.add(DT_DEBUG, AWAY)),
     // Level 2 refuses it; that level 1 does not is pinned by fixtures.
     Case::new("flags/text-relocations-announced", |i| i.add(DT_TEXTREL, 0)).free(Refuse),
-    Case::new("flags/all", |i| i.entry(DT_FLAGS).d_val.set(Le, 0xffff_ffff)),
+    // DF_TEXTREL among them.
+    Case::new("flags/all", |i| i.entry(DT_FLAGS).d_val.set(Le, 0xffff_ffff)).free(Refuse),
     // But DF_1_NODEFLIB and DF_1_PIE, which mean something for a file that is found in other ways.
     Case::new("flags/most-of-flags-1", |i| i.entry(DT_FLAGS_1).d_val.set(Le, 0xf7ff_f7ff)),
     Case::new("flags/bind-now-twice", |i| i.add(DT_BIND_NOW, 7)),
