@@ -166,7 +166,16 @@ pub unsafe fn first_functions(
     }
 }
 
-/// The address of a function in a scope, 0 if it is not there.
+/// The environment as the C library of a namespace has it now; `None` if there is none.
+pub fn environment(linker: &Linker, namespace: NamespaceId) -> Option<*mut *mut u8> {
+    let scope = Scope::new(&linker.objects, linker.namespace(namespace).global_scope.iter().copied());
+    // SAFETY: the object of this name is a variable, so no resolver is called.
+    let variable = unsafe { address_in(linker, &scope, "__environ", "GLIBC_2.2.5") } as *const *mut *mut u8;
+    // SAFETY: the C library's `__environ`, or the program's copy of it, has this type; libc.so.6 and its users are relocated.
+    unsafe { variable.as_ref() }.copied()
+}
+
+/// The address of a symbol in a scope, 0 if it is not there.
 ///
 /// # Safety
 /// As for [`find_functions`].

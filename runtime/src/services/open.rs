@@ -129,7 +129,14 @@ fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
     let mapped = map(process, &mut transaction, name, asker, request.mode);
     process.finder.rest();
     match mapped {
-        Ok((root, closure)) => Ok(Prepared::New(Opening { transaction, root, closure, mode: request.mode })),
+        Ok((root, closure)) => {
+            // Constructors get the environment of whoever opens them, which may have changed since the start.
+            let asking = process.linker.objects[asker].namespace;
+            if let Some(environment) = crate::glibc::libc::environment(&process.linker, asking) {
+                process.arguments.envp = environment;
+            }
+            Ok(Prepared::New(Opening { transaction, root, closure, mode: request.mode }))
+        }
         Err(error) => {
             // Nobody has seen the objects yet.
             transaction.roll_back(&mut process.linker, &mut process.finder);
