@@ -15,7 +15,7 @@ fuzz_target!(|input: &[u8]| {
     let Ok(dynamic) = dynamic::parse(file.segment(segment), VAddr(segment.p_vaddr)) else { return };
     let view = file.view(&headers);
     let Ok(symbols) = Symbols::parse(&view, &dynamic) else { return };
-    for offset in dynamic.needed.iter().chain(&dynamic.soname).chain(&dynamic.runpath) {
+    for offset in dynamic.needed.iter().map(|d| &d.name).chain(&dynamic.soname).chain(&dynamic.runpath) {
         let _ = symbols.string(*offset);
     }
     for index in 0..symbols.count().min(64) {

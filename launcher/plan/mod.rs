@@ -119,7 +119,7 @@ fn make(arguments: &PlanArguments, start: &Start) -> Result<Plan, Failure> {
         inhibit_rpath: None,
         secure,
         hwcaps: Hwcaps::new(machine, None, None),
-        platform: machine.platform.or(Some(b"x86_64")),
+        platform: machine.platform,
     };
     let loaded = load(start, options, interpreter, secure)?;
     let Program { linker, main, interpreter, vdso, closure, .. } = loaded;

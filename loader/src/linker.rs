@@ -1,6 +1,7 @@
 //! All that is loaded, and transactions on it.
 
 use crate::addr::Addr;
+use crate::elf::dynamic::{self, DependencyKind};
 use crate::elf::version::Need;
 use crate::error::{LoadError, Lossy, Reason};
 use crate::file::{self, Opened};
@@ -207,28 +208,39 @@ impl Linker {
         finder: &mut Finder,
         roots: &[ObjectId],
     ) -> Result<Vec<ObjectId>, LoadError> {
-        let mut list: Vec<ObjectId> = Vec::with_capacity(32);
-        for &root in roots {
-            if !list.contains(&root) {
-                list.push(root);
-            }
-        }
-        let mut at = 0;
-        while let Some(&id) = list.get(at) {
-            at += 1;
-            if self.objects[id].kind == Kind::Interpreter {
-                continue;
-            }
-            if self.objects[id].needed.is_empty() {
+        let mut walk = BreadthFirst::new(roots);
+        while let Some(id) = walk.next() {
+            let object = &self.objects[id];
+            if object.kind != Kind::Interpreter && object.needed.is_empty() && !object.dynamic.needed.is_empty() {
                 self.load_needed(transaction, finder, id)?;
             }
-            for &needed in &self.objects[id].needed {
-                if !list.contains(&needed) {
-                    list.push(needed);
-                }
+            let object = &self.objects[id];
+            for filtee in walk.expand(object) {
+                self.list_before(transaction.namespace, filtee, id);
             }
         }
-        Ok(list)
+        Ok(walk.list)
+    }
+
+    /// An object and all that it needs, breadth first: the order in which they are searched.
+    pub fn closure_of(&self, root: ObjectId) -> Vec<ObjectId> {
+        let mut walk = BreadthFirst::new(&[root]);
+        while let Some(id) = walk.next() {
+            walk.expand(&self.objects[id]);
+        }
+        walk.list
+    }
+
+    /// Moves a filtee in the list of its namespace before the filter, as glibc does.
+    fn list_before(&mut self, namespace: NamespaceId, filtee: ObjectId, filter: ObjectId) {
+        let list = &mut self.namespace_mut(namespace).list;
+        // The head of the list is the program.
+        if list.first() == Some(&filter) {
+            return;
+        }
+        list.retain(|&id| id != filtee);
+        let at = list.iter().position(|&id| id == filter).unwrap_or(list.len());
+        list.insert(at, filtee);
     }
 
     fn load_needed(
@@ -238,32 +250,60 @@ impl Linker {
         id: ObjectId,
     ) -> Result<(), LoadError> {
         let count = self.objects[id].dynamic.needed.len();
-        let mut needed = Vec::with_capacity(count);
+        let (mut needed, mut filtees) = (Vec::with_capacity(count), Vec::new());
         for index in 0..count {
             let object = &self.objects[id];
-            let at = object.dynamic.needed[index];
+            let dynamic::Dependency { name: at, kind } = object.dynamic.needed[index];
             let name = object.symbols.string(at).ok_or_else(|| {
                 LoadError::new(
                     object.display_name(),
                     Reason::Malformed { what: "DT_NEEDED outside the string table", at },
                 )
             })?;
-            let (by, at) = (Lossy(object.display_name()), object.namespace.0);
-            log::debug!(target: "files", "file={} [{at}];  needed by {by} [{at}]", Lossy(name));
-            let expanded = if name.contains(&b'$') { finder.expand(name, object) } else { None };
-            let name = expanded.as_deref().unwrap_or(name);
-            match self.require(transaction, finder, name, Some(id)) {
-                Ok(dependency) => needed.push(dependency),
-                Err(error) => self.tolerate(transaction, name, error)?,
+            let Some(expanded) = finder.expand(name, object) else {
+                if kind == DependencyKind::Auxiliary {
+                    continue;
+                }
+                return Err(LoadError::fault(name, "empty dynamic string token substitution"));
+            };
+            let (shown, by, at) = (Lossy(&expanded), Lossy(object.display_name()), object.namespace.0);
+            match kind {
+                DependencyKind::Needed => {}
+                DependencyKind::Auxiliary => {
+                    log::debug!(target: "libs", "load auxiliary object={shown} requested by file={by}");
+                }
+                DependencyKind::Filter => {
+                    log::debug!(target: "libs", "load filtered object={shown} requested by file={by}");
+                }
+            }
+            log::debug!(target: "files", "file={shown} [{at}];  needed by {by} [{at}]");
+            match self.require(transaction, finder, &expanded, Some(id)) {
+                Ok(dependency) => {
+                    needed.push(dependency);
+                    if kind != DependencyKind::Needed {
+                        filtees.push(dependency);
+                    }
+                }
+                Err(error) => {
+                    let list = &self.namespace(transaction.namespace).list;
+                    // Filtees will stand before their filter.
+                    let filter = list.iter().position(|&known| known == id).filter(|_| kind != DependencyKind::Needed);
+                    let place = filter.map_or(list.len(), |at| at + filtees.len());
+                    let outcome = self.tolerate(place, &expanded, error);
+                    if kind != DependencyKind::Auxiliary {
+                        outcome?;
+                    }
+                }
             }
         }
-        self.objects[id].needed = needed;
+        let object = &mut self.objects[id];
+        object.needed = needed;
+        object.filtees = filtees;
         Ok(())
     }
 
-    /// Lets a listing go on without an object.
-    fn tolerate(&mut self, transaction: &Transaction, name: &[u8], error: LoadError) -> Result<(), LoadError> {
-        let place = self.namespace(transaction.namespace).list.len();
+    /// Lets a listing go on without an object, which `place` others precede.
+    fn tolerate(&mut self, place: usize, name: &[u8], error: LoadError) -> Result<(), LoadError> {
         let missing = self.missing.as_mut().ok_or(error)?;
         if !missing.iter().any(|(_, known)| known == name) {
             missing.push((place, name.to_vec()));
@@ -337,6 +377,62 @@ impl Linker {
                 log::warn!("cannot unmap an object: {}", crate::errno::text(errno));
             }
         }
+    }
+}
+
+/// A walk through a closure, breadth first, with filtees before their filters.
+struct BreadthFirst {
+    list: Vec<ObjectId>,
+    at: usize,
+    done: Vec<ObjectId>,
+}
+
+impl BreadthFirst {
+    fn new(roots: &[ObjectId]) -> BreadthFirst {
+        let mut list: Vec<ObjectId> = Vec::with_capacity(32);
+        for &root in roots {
+            if !list.contains(&root) {
+                list.push(root);
+            }
+        }
+        BreadthFirst { list, at: 0, done: Vec::new() }
+    }
+
+    /// The next object to be expanded.
+    fn next(&mut self) -> Option<ObjectId> {
+        loop {
+            let id = *self.list.get(self.at)?;
+            if !self.done.contains(&id) {
+                return Some(id);
+            }
+            self.at += 1;
+        }
+    }
+
+    /// Takes in what the object needs that the walk has come to. The filtees that stand before it now and did not before.
+    fn expand(&mut self, object: &Object) -> Vec<ObjectId> {
+        let mut moved = Vec::new();
+        let Some(&id) = self.list.get(self.at) else {
+            return moved;
+        };
+        self.done.push(id);
+        for &needed in object.needed.iter().filter(|id| !object.filtees.contains(id)) {
+            if !self.list.contains(&needed) {
+                self.list.push(needed);
+            }
+        }
+        let mut filter_at = self.at;
+        for &filtee in &object.filtees {
+            match self.list.iter().position(|&known| known == filtee) {
+                Some(place) if place <= filter_at => continue,
+                Some(place) => drop(self.list.remove(place)),
+                None => {}
+            }
+            self.list.insert(filter_at, filtee);
+            filter_at += 1;
+            moved.push(filtee);
+        }
+        moved
     }
 }
 

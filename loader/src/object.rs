@@ -102,8 +102,10 @@ pub struct Object {
     pub tls: Option<TlsSegment>,
     /// Where its thread-local storage lies in a thread.
     pub tls_state: Cell<TlsState>,
-    /// Its `DT_NEEDED` objects, in order.
+    /// The objects that its dynamic section asks for, in order.
     pub needed: Vec<ObjectId>,
+    /// Those of them that are asked for symbols before it (`DT_AUXILIARY`, `DT_FILTER`).
+    pub filtees: Vec<ObjectId>,
     /// The object whose `DT_NEEDED` or dlopen brought it in.
     pub loader: Option<ObjectId>,
     /// Whether it may be unloaded.
@@ -182,6 +184,7 @@ impl Object {
             tls,
             tls_state: Cell::new(TlsState::None),
             needed: Vec::new(),
+            filtees: Vec::new(),
             loader: None,
             stay: Stay::Forever,
             stage: Stage::Mapped,

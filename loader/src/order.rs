@@ -58,6 +58,19 @@ fn sort_from<'d>(
     finished
 }
 
+/// Like [`sort`] for the root of a list that need not be first: it may have filtees, which are searched before it. It is initialised last.
+pub fn sort_rooted<'d>(
+    list: &[ObjectId],
+    root: ObjectId,
+    dependencies: impl Fn(ObjectId) -> &'d [ObjectId],
+) -> Vec<ObjectId> {
+    if list.first() == Some(&root) {
+        return sort(list, None, dependencies);
+    }
+    let others = list.iter().copied().filter(|&id| id != root);
+    sort(&core::iter::once(root).chain(others).collect::<Vec<_>>(), None, dependencies)
+}
+
 /// Sorts objects that have no common root so that every object comes before what it depends on.
 pub fn sort_all<'d>(list: &[ObjectId], dependencies: impl Fn(ObjectId) -> &'d [ObjectId]) -> Vec<ObjectId> {
     sort_from(list, None, dependencies)

@@ -44,6 +44,13 @@ fn walk<'p>(
     files
 }
 
+/// glibc tries a subdirectory twice where the platform has the name of a capability.
+fn without_repetitions(files: &[Option<Vec<u8>>]) -> Vec<Option<Vec<u8>>> {
+    let mut once = files.to_vec();
+    once.dedup();
+    once
+}
+
 /// Equality that shows the first difference only: the lists are long.
 fn assert_same(ours: &[Option<Vec<u8>>], theirs: &[Option<Vec<u8>>], what: &str) {
     let text = |file: Option<&Option<Vec<u8>>>| match file {
@@ -116,7 +123,11 @@ fn library_path_and_hwcaps_options_give_the_files_that_ld_so_tries() {
             common.library_path = directories.library_path(path, &tokens);
             let executable = ObjectPaths::default();
             let ours = everything(b"libnosuch.so.7", &[&executable], &executable, &common, &mut directories);
-            assert_same(&ours, &theirs.tried, &String::from_utf8_lossy(path));
+            assert_same(
+                &without_repetitions(&ours),
+                &without_repetitions(&theirs.tried),
+                &String::from_utf8_lossy(path),
+            );
         }
     }
 }
@@ -237,7 +248,7 @@ fn rpath_and_runpath_of_a_chain_give_the_files_that_ld_so_tries() {
             None => true,
         };
         let theirs: Vec<_> = theirs.tried.into_iter().filter(real).collect();
-        assert_same(&ours, &theirs, &format!("{chain:?}"));
+        assert_same(&without_repetitions(&ours), &without_repetitions(&theirs), &format!("{chain:?}"));
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

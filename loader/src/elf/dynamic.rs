@@ -27,11 +27,35 @@ pub struct Table {
     pub size: u64,
 }
 
+/// `DT_AUXILIARY` and `DT_FILTER`, which goblin does not name.
+const DT_AUXILIARY: u64 = 0x7fff_fffd;
+const DT_FILTER: u64 = 0x7fff_ffff;
+
+/// A name of an object that this one asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dependency {
+    /// Offset of the name in the string table.
+    pub name: u64,
+    /// In which way.
+    pub kind: DependencyKind,
+}
+
+/// In which way an object asks for another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DependencyKind {
+    /// `DT_NEEDED`
+    Needed,
+    /// `DT_AUXILIARY`: the other is asked for symbols before this object, if it can be loaded.
+    Auxiliary,
+    /// `DT_FILTER`: the other is asked for symbols before this object, and must be there.
+    Filter,
+}
+
 /// What the dynamic section says.
 #[derive(Clone, Default, Debug)]
 pub struct Dynamic {
-    /// String table offsets of the `DT_NEEDED` entries, in order.
-    pub needed: Vec<u64>,
+    /// `DT_NEEDED`, `DT_AUXILIARY` and `DT_FILTER` in the order of the section.
+    pub needed: Vec<Dependency>,
     /// String table offset of `DT_SONAME`.
     pub soname: Option<u64>,
     /// String table offset of `DT_RPATH`.
@@ -155,7 +179,9 @@ fn entry(
 ) -> Result<(), Reason> {
     let address = Some(VAddr(value));
     match tag {
-        elf::DT_NEEDED => d.needed.push(value),
+        elf::DT_NEEDED => d.needed.push(Dependency { name: value, kind: DependencyKind::Needed }),
+        DT_AUXILIARY => d.needed.push(Dependency { name: value, kind: DependencyKind::Auxiliary }),
+        DT_FILTER => d.needed.push(Dependency { name: value, kind: DependencyKind::Filter }),
         elf::DT_SONAME => d.soname = Some(value),
         elf::DT_RPATH => d.rpath = Some(value),
         elf::DT_RUNPATH => d.runpath = Some(value),
@@ -245,15 +271,17 @@ mod tests {
             (elf::DT_NEEDED, 1),
             (elf::DT_STRTAB, 0x200),
             (elf::DT_STRSZ, 0x20),
+            (DT_FILTER, 2),
             (elf::DT_DEBUG, 0),
             (elf::DT_SYMBOLIC, 0),
             (0, 0),
             (elf::DT_NEEDED, 9),
         ]);
         let d = parse(&bytes, VAddr(0x3000)).expect("parses");
-        assert_eq!(d.needed, [1]);
+        let needed = |name, kind| Dependency { name, kind };
+        assert_eq!(d.needed, [needed(1, DependencyKind::Needed), needed(2, DependencyKind::Filter)]);
         assert_eq!(d.strings, Some(Table { at: VAddr(0x200), size: 0x20 }));
-        assert_eq!(d.debug, Some(VAddr(0x3038)));
+        assert_eq!(d.debug, Some(VAddr(0x3048)));
         assert!(d.has_flag(elf::DF_SYMBOLIC) && !d.binds_now());
     }
 

@@ -190,7 +190,10 @@ fn subdirectories(hwcaps: &Hwcaps<'_>) -> Vec<Subdirectory> {
             path.extend_from_slice(name);
             path.push(b'/');
         }
-        paths.push((path, true));
+        // The platform may have the name of a capability.
+        if !paths.iter().any(|(known, _)| *known == path) {
+            paths.push((path, true));
+        }
     }
     if !hwcaps.names().is_empty() {
         paths.push((b"glibc-hwcaps/".to_vec(), false));

@@ -11,6 +11,7 @@ use crate::search::hwcaps::Hwcaps;
 use crate::search::lookup::{Candidate, CommonPaths, Lookup, ObjectPaths};
 use crate::search::path::{self, Layout};
 use crate::sys;
+use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
 use alloc::ffi::CString;
 use alloc::vec::Vec;
@@ -111,9 +112,9 @@ impl Finder {
         self.cache_asked = false;
     }
 
-    /// The text of a name with its tokens replaced, for `object`.
-    pub fn expand(&self, name: &[u8], object: &Object) -> Option<Vec<u8>> {
-        dst::expand(name, &self.tokens(Some(object))).map(|n| n.into_owned())
+    /// The text of a name with its tokens replaced, for `object`; `None` if they have no value or may not be used.
+    pub fn expand<'n>(&self, name: &'n [u8], object: &Object) -> Option<Cow<'n, [u8]>> {
+        dst::expand(name, &self.tokens(Some(object)))
     }
 
     /// Drops what is remembered of an object that is unloaded.

@@ -25,7 +25,7 @@ const TLS_BIT: u64 = 1 << 63;
 pub struct Machine<'a> {
     /// The psABI levels the CPU has, as the bits of `GNU_PROPERTY_X86_ISA_1_NEEDED`: baseline 1, v2 2, v3 4, v4 8.
     pub isa_1: u32,
-    /// glibc's `_dl_platform`: `haswell`, `xeon_phi` or nothing.
+    /// glibc's `_dl_platform`: `haswell`, `xeon_phi`, or the kernel's AT_PLATFORM, `x86_64`.
     pub platform: Option<&'a [u8]>,
     /// glibc's `_dl_hwcap & hwcap_mask`: 2 is x86_64, 4 avx512_1.
     pub hwcap: u64,

@@ -130,7 +130,9 @@ fn dead_objects(process: &Process) -> Vec<ObjectId> {
             work.extend(dependencies.iter().filter(|(from, _)| *from == id).map(|(_, to)| *to));
         }
     }
-    let dead: Vec<ObjectId> = linker.objects.iter().map(|(id, _)| id).filter(|id| !alive.contains(id)).collect();
+    // In the order of the lists, which ids, used again and again, do not tell.
+    let listed = linker.namespaces.iter().flat_map(|namespace| &namespace.list).copied();
+    let dead: Vec<ObjectId> = listed.filter(|id| !alive.contains(id)).collect();
     order::sort_all(&dead, |id| &linker.objects[id].needed)
 }
 

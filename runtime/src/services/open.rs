@@ -236,7 +236,7 @@ fn map(
 fn finish(process: &mut Process, opening: &Opening) -> Result<Vec<ObjectId>, LoadError> {
     let Opening { transaction, root, closure, mode } = opening;
     let (root, mode, new) = (*root, *mode, transaction.added.as_slice());
-    let order = order::sort(closure, None, |id| &process.linker.objects[id].needed);
+    let order = order::sort_rooted(closure, root, |id| &process.linker.objects[id].needed);
     let new_order: Vec<ObjectId> = order.iter().rev().copied().filter(|id| new.contains(id)).collect();
     let wanted = match process.binding {
         PltMode::Lazy if mode & mode::NOW != 0 => PltMode::Now,
@@ -388,17 +388,7 @@ pub fn make_global(process: &mut Process, root: ObjectId) {
 
 /// An object and all that it needs, breadth first.
 pub fn closure_of(process: &Process, root: ObjectId) -> Vec<ObjectId> {
-    let mut list = alloc::vec![root];
-    let mut at = 0;
-    while let Some(&id) = list.get(at) {
-        at += 1;
-        for &needed in &process.linker.objects[id].needed {
-            if !list.contains(&needed) {
-                list.push(needed);
-            }
-        }
-    }
-    list
+    process.linker.closure_of(root)
 }
 
 /// Seals what a transaction has made undeletable.

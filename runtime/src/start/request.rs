@@ -110,13 +110,10 @@ impl Request {
 
     /// Where libraries are searched.
     pub fn search_options(&self, cpu: &CpuFeatures) -> SearchOptions {
-        let machine = Machine {
-            isa_1: cpu.isa_1,
-            platform: cpu.platform().map(str::as_bytes),
-            hwcap: cpu.hwcap(),
-            os_version: 0,
-            legacy_subdirectories: true,
-        };
+        // The kernel's AT_PLATFORM where the processor has no name of its own.
+        let platform = Some(cpu.platform().map_or(&b"x86_64"[..], str::as_bytes));
+        let machine =
+            Machine { isa_1: cpu.isa_1, platform, hwcap: cpu.hwcap(), os_version: 0, legacy_subdirectories: true };
         let library_path = self.options.library_path.or(self.environment.library_path).filter(|_| !self.secure);
         SearchOptions {
             library_path: library_path.map(<[u8]>::to_vec),
@@ -124,7 +121,7 @@ impl Request {
             inhibit_rpath: self.options.inhibit_rpath.map(<[u8]>::to_vec),
             secure: self.secure,
             hwcaps: Hwcaps::new(machine, self.options.hwcaps_prepend, self.options.hwcaps_mask),
-            platform: cpu.platform().map(str::as_bytes).or(Some(b"x86_64")),
+            platform,
         }
     }
 
