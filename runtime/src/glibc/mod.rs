@@ -5,6 +5,7 @@ pub mod debugger;
 pub mod exports;
 pub mod find_object;
 pub mod globals;
+pub mod gscope;
 pub mod hook;
 pub mod layout;
 pub mod libc;
