@@ -1,6 +1,7 @@
 //! What counts as a difference between two runs.
 
 use crate::process::Outcome;
+use crate::verdict::Observation;
 
 /// What is made equal before comparing, because no rule says it is the same in two runs.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +29,11 @@ impl Normaliser {
             stdout: stream(&outcome.stdout, self.ignore_stdout),
             stderr: stream(&outcome.stderr, self.ignore_stderr),
         }
+    }
+
+    /// A text with everything made equal that does not count.
+    pub fn text(&self, text: &str) -> String {
+        String::from_utf8_lossy(&self.stream(text.as_bytes())).into_owned()
     }
 
     fn stream(&self, bytes: &[u8]) -> Vec<u8> {
@@ -99,17 +105,24 @@ fn without_pids(bytes: &[u8]) -> Vec<u8> {
     result
 }
 
+/// The aspect of an [`Observation`] that is how a process ended.
+pub const ENDED: &str = "ended";
+
+/// What differs between the two.
+pub fn observations(expected: &Outcome, got: &Outcome) -> Vec<Observation> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let ended = (ENDED, expected.ending.to_string(), got.ending.to_string());
+    let stdout = ("stdout", text(&expected.stdout), text(&got.stdout));
+    let stderr = ("stderr", text(&expected.stderr), text(&got.stderr));
+    let all = [ended, stdout, stderr].into_iter();
+    all.filter(|(_, reference, tested)| reference != tested)
+        .map(|(aspect, reference, tested)| Observation { aspect, reference, tested })
+        .collect()
+}
+
 /// What differs between the two, in words for a person, or `None`.
 pub fn difference(expected: &Outcome, got: &Outcome) -> Option<String> {
-    let mut report = String::new();
-    if expected.ending != got.ending {
-        report += &format!("  ended: expected {}, got {}\n", expected.ending, got.ending);
-    }
-    for (name, expected, got) in [("stdout", &expected.stdout, &got.stdout), ("stderr", &expected.stderr, &got.stderr)]
-    {
-        report += &stream_difference(name, expected, got).unwrap_or_default();
-    }
-    // A run that ended differently usually says why on stderr, which may not count.
+    let report: String = observations(expected, got).iter().map(Observation::to_string).collect();
     (!report.is_empty()).then_some(report)
 }
 

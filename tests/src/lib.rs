@@ -4,14 +4,15 @@
 //! builds it once, starts it under the system's loader and then under ours in each [`Way`] and at each seal level,
 //! and compares stdout, stderr and the exit status or signal. Real programs are compared in the same manner.
 //!
-//! * [`manifest`]: what a `case.toml` says.
+//! * [`manifest`]: what a `case.toml` says; [`known`]: which cases are known to differ.
 //! * [`build`]: compiling a case, once per content.
 //! * [`relocations`]: whether a built file holds the relocations that its case is about.
 //! * [`edit`]: a program header changed into one that this machine's linker does not write.
 //! * [`interp`]: a copy of a tree whose executables name another interpreter.
 //! * [`process`]: one command, captured, with a time limit.
 //! * [`loader`]: the loader under test, and the command lines that put a program under it.
-//! * [`compare`]: what counts as a difference.
+//! * [`check`]: a case under both loaders; [`verdict`]: what came of it.
+//! * [`compare`]: what counts as a difference; [`bindings`]: which definition each reference was bound to.
 //! * [`requirement`]: what this machine lacks. A case that cannot run here is skipped, loudly, and counted.
 //! * [`attack`]: a process watched from outside, and calls that are refused.
 //! * [`hostile`]: files that no linker would write.
@@ -20,16 +21,20 @@
 #![deny(unsafe_code)]
 
 pub mod attack;
+pub mod bindings;
 pub mod build;
+pub mod check;
 pub mod compare;
 pub mod edit;
 pub mod hostile;
 pub mod interp;
+pub mod known;
 pub mod loader;
 pub mod manifest;
 pub mod process;
 pub mod relocations;
 pub mod requirement;
 pub mod suite;
+pub mod verdict;
 
 pub use loader::{Level, Loader, Way};

@@ -3,10 +3,11 @@
 use crate::process::{self, Outcome};
 use std::collections::BTreeMap;
 use std::env;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// The system's dynamic loader: the specification.
@@ -90,9 +91,25 @@ impl Loader {
         }
     }
 
+    /// The system's loader, which has no launcher.
+    pub fn system() -> Loader {
+        Loader { interpreter: SYSTEM.into(), launcher: None }
+    }
+
+    /// Whether programs name it as their interpreter when nobody asks for another.
+    pub fn is_system(&self) -> bool {
+        self.interpreter == Path::new(SYSTEM)
+    }
+
+    /// Whether it is a build of `ld-seal.so`: it says so itself.
+    pub fn seals(&self) -> bool {
+        let output = Command::new(&self.interpreter).arg("--version").stdin(Stdio::null()).output();
+        output.is_ok_and(|o| o.stdout.starts_with(b"ld-seal.so"))
+    }
+
     /// Why `way` can't be tried, if it can't.
     pub fn missing(&self, way: Way) -> Option<String> {
-        (way == Way::Run && self.launcher.is_none()).then(|| "LDSEAL_TEST_LAUNCHER is not set".into())
+        (way == Way::Run && self.launcher.is_none()).then(|| "the loader has no launcher".into())
     }
 }
 
@@ -139,47 +156,73 @@ impl Start {
     /// # Errors
     /// The program can't be started at all.
     pub fn reference(&self, way: Way, level: Level) -> io::Result<Outcome> {
-        match way {
-            Way::Invoke => self.capture(&self.invocation(SYSTEM.as_ref()), Some(level)),
-            Way::Interp => self.capture(&[&self.program], Some(level)),
-            Way::Run => self.capture(&[&self.program], None),
-        }
+        self.under(&Loader::system(), way, level)
     }
 
     /// Under the loader under test. For [`Way::Interp`] the program itself must name it as its interpreter.
     ///
     /// # Errors
-    /// The program can't be started at all.
+    /// The program can't be started at all, or the loader has no such way.
     pub fn tested(&self, loader: &Loader, way: Way, level: Level) -> io::Result<Outcome> {
-        match (way, &loader.launcher) {
-            (Way::Invoke, _) => self.capture(&self.invocation(&loader.interpreter), Some(level)),
-            (Way::Interp, _) => self.capture(&[&self.program], Some(level)),
-            (Way::Run, Some(launcher)) => {
-                let seal = level.0.to_string();
-                let words = ["run", "--seal", &seal, "--"].map(Path::new);
-                let head = [&[launcher.as_path()], &words[..], &[&self.program]].concat();
-                self.capture(&head, None)
-            }
-            (Way::Run, None) => Err(io::Error::other("no launcher")),
+        match loader.missing(way) {
+            Some(reason) => Err(io::Error::other(reason)),
+            None => self.under(loader, way, level),
         }
     }
 
-    fn invocation<'a>(&'a self, interpreter: &'a Path) -> Vec<&'a Path> {
-        let options = self.options.iter().map(Path::new);
-        [interpreter].into_iter().chain(options).chain([self.program.as_path()]).collect()
+    /// Under a loader. For [`Way::Interp`] the program itself must name it as its interpreter, and for [`Way::Run`] where there
+    /// is no launcher.
+    ///
+    /// # Errors
+    /// The program can't be started at all.
+    pub fn under(&self, loader: &Loader, way: Way, level: Level) -> io::Result<Outcome> {
+        let (words, tunable) = self.words(loader, way, level);
+        process::capture(&mut self.command(&words, tunable), &self.stdin, self.limit)
     }
 
-    /// Starts `head` with the arguments; the level, if there is one, travels in GLIBC_TUNABLES, which the system's loader gets as well.
-    fn capture(&self, head: &[&Path], level: Option<Level>) -> io::Result<Outcome> {
-        let wrapper = self.wrapper.iter().map(Path::new);
-        let mut words = wrapper.chain(head.iter().copied());
-        let mut command = Command::new(words.next().ok_or_else(|| io::Error::other("nothing to start"))?);
+    /// The shell command that does the same by hand.
+    pub fn by_hand(&self, loader: &Loader, way: Way, level: Level) -> String {
+        let (words, tunable) = self.words(loader, way, level);
+        let command = self.command(&words, tunable);
+        let quoted = |text: &OsStr| format!("'{}'", text.to_string_lossy().replace('\'', r"'\''"));
+        let mut line = format!("cd {} && env -i", quoted(self.directory.as_os_str()));
+        for (name, value) in command.get_envs() {
+            line += &format!(" {}={}", name.to_string_lossy(), quoted(value.unwrap_or_default()));
+        }
+        for word in [command.get_program()].into_iter().chain(command.get_args()) {
+            line += &format!(" {}", quoted(word));
+        }
+        line
+    }
+
+    /// What is started, and the level if it travels in the environment.
+    fn words(&self, loader: &Loader, way: Way, level: Level) -> (Vec<PathBuf>, Option<Level>) {
+        match (way, &loader.launcher) {
+            (Way::Invoke, _) => {
+                let options = self.options.iter().map(PathBuf::from);
+                let head = [loader.interpreter.clone()].into_iter();
+                (head.chain(options).chain([self.program.clone()]).collect(), Some(level))
+            }
+            (Way::Run, Some(launcher)) => {
+                let seal = level.0.to_string();
+                let head = [launcher.clone()].into_iter().chain(["run", "--seal", &seal, "--"].map(PathBuf::from));
+                (head.chain([self.program.clone()]).collect(), None)
+            }
+            (Way::Run, None) => (vec![self.program.clone()], None),
+            (Way::Interp, _) => (vec![self.program.clone()], Some(level)),
+        }
+    }
+
+    /// The level, if there is one, travels in GLIBC_TUNABLES, which the system's loader gets as well.
+    fn command(&self, words: &[PathBuf], level: Option<Level>) -> Command {
+        let mut words = self.wrapper.iter().map(Path::new).chain(words.iter().map(PathBuf::as_path));
+        let mut command = Command::new(words.next().unwrap_or(Path::new("")));
         command.args(words).args(&self.args).current_dir(&self.directory).env_clear().envs(&self.env);
         if let Some(Level(level)) = level {
             let others = self.env.get("GLIBC_TUNABLES").map(|t| format!(":{t}")).unwrap_or_default();
             command.env("GLIBC_TUNABLES", format!("glibc.rtld.seal={level}{others}"));
         }
-        process::capture(&mut command, &self.stdin, self.limit)
+        command
     }
 }
 

@@ -25,9 +25,6 @@ pub struct Manifest {
     /// What the case needs of this machine, see [`crate::requirement`].
     #[serde(default)]
     pub needs: Vec<String>,
-    /// Why this case is known to differ. It runs all the same: a difference is counted as skipped with this reason, and
-    /// no difference is a failure, so that the entry goes when it is no longer true.
-    pub known_difference: Option<String>,
     /// Time limit of one start, in seconds.
     #[serde(default = "default_timeout")]
     pub timeout: u64,
@@ -131,7 +128,7 @@ pub struct Run {
     pub stdout: Option<String>,
     /// Text that must be found in stderr.
     pub stderr: Option<String>,
-    /// Streams that do not count: `stdout`, `stderr`.
+    /// What does not count: `stdout`, `stderr`, `bindings` (of a second run with `LD_DEBUG=bindings`).
     pub ignore: Vec<String>,
     /// What is made equal before comparing: `addresses`, `loader` (its path), `pids` (numbers in parentheses), `order` (of lines).
     pub normalise: Vec<String>,
@@ -193,7 +190,7 @@ fn check_words(manifest: &Manifest) -> Result<(), String> {
         return Err("the rule is empty".into());
     }
     for run in &manifest.runs {
-        known(&run.ignore, &["stdout", "stderr"])?;
+        known(&run.ignore, &["stdout", "stderr", "bindings"])?;
         known(&run.normalise, &["addresses", "loader", "pids", "order"])?;
         known(&run.ways, &["invoke", "run", "interp"])?;
         if run.levels.iter().any(|&l| l > 2) || run.levels.is_empty() || run.repeat == 0 || run.ways.is_empty() {

@@ -1,0 +1,89 @@
+//! Which definition each reference was bound to, as both loaders tell with `LD_DEBUG=bindings` (ld.so(8)).
+
+use crate::loader::{Level, Loader, Start, Way, SYSTEM};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// One binding.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Binding {
+    /// The object that refers.
+    pub object: String,
+    /// The symbol, and the version it is wanted in.
+    pub symbol: String,
+    /// The object that defines it.
+    pub provider: String,
+}
+
+/// What a line says, if it is about a binding:
+/// ``      1234:	binding file A [0] to B [0]: normal symbol `s' [V]``.
+fn parse(line: &str) -> Option<Binding> {
+    let (_, line) = line.split_once("binding file ")?;
+    let (files, symbol) = line.split_once("]: ")?;
+    let (object, provider) = files.split_once("] to ")?;
+    let name = |file: &str| file.rsplit_once(" [").map(|(name, _)| name.to_string());
+    let (_, symbol) = symbol.split_once("symbol `")?;
+    Some(Binding { object: name(object)?, symbol: symbol.replace('\'', ""), provider: name(provider)? })
+}
+
+/// What glibc's loader looks up for its own use, in the program's name.
+const OWN_LOOKUPS: [&str; 4] = ["calloc", "free", "malloc", "realloc"];
+
+/// Runs a program once more, every function bound at start-up, and returns its bindings: of all processes that it
+/// consists of, each binding once. Those of the loader itself are left out, and those of what it defines: they are its own business.
+///
+/// # Errors
+/// The program can't be started, or what was written can't be read.
+pub fn observe(
+    start: &Start,
+    loader: &Loader,
+    way: Way,
+    level: Level,
+    scratch: &Path,
+) -> io::Result<BTreeSet<Binding>> {
+    match fs::remove_dir_all(scratch) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => fs::create_dir_all(scratch)?,
+    }
+    let mut start = start.clone();
+    let output = scratch.join("bindings").to_string_lossy().into_owned();
+    let variables = [("LD_DEBUG", "bindings"), ("LD_DEBUG_OUTPUT", &output), ("LD_BIND_NOW", "1")];
+    start.env.extend(variables.map(|(name, value)| (name.to_string(), value.to_string())));
+    start.under(loader, way, level)?;
+    let mut bindings = BTreeSet::new();
+    for entry in fs::read_dir(scratch)? {
+        let text = fs::read(entry?.path())?;
+        bindings.extend(String::from_utf8_lossy(&text).lines().filter_map(parse));
+    }
+    let interpreter = loader.interpreter.to_string_lossy();
+    let own = |name: &str| name == interpreter || name == SYSTEM;
+    let program = start.program.to_string_lossy();
+    let on_its_behalf =
+        |b: &Binding| b.object == program && OWN_LOOKUPS.contains(&b.symbol.split(' ').next().unwrap_or(""));
+    bindings.retain(|b| !own(&b.object) && !own(&b.provider) && !on_its_behalf(b));
+    Ok(bindings)
+}
+
+impl fmt::Display for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} -> {}", self.object, self.symbol, self.provider)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read() {
+        let line = "     17:\tbinding file ./main [0] to /lib/libc.so.6 [0]: normal symbol `puts' [GLIBC_2.2.5]";
+        let expected =
+            Binding { object: "./main".into(), symbol: "puts [GLIBC_2.2.5]".into(), provider: "/lib/libc.so.6".into() };
+        assert_eq!(parse(line), Some(expected));
+        assert_eq!(parse("     17:\tcalling init: ./main"), None);
+        assert_eq!(parse("binding file a"), None);
+    }
+}
