@@ -1,6 +1,7 @@
 //! The command line of `ldseal`.
 #![deny(unsafe_code)]
 
+use crate::conform::arguments as conform;
 use lexopt::{Arg, Parser};
 use loader::seal::tunables::SealLevel;
 use std::ffi::{OsStr, OsString};
@@ -20,6 +21,8 @@ pub enum Command {
     Report(ReportArguments),
     /// `ldseal mark`.
     Mark(MarkArguments),
+    /// `ldseal conform`.
+    Conform(conform::Arguments),
 }
 
 /// Files to mark, and how.
@@ -88,6 +91,7 @@ Usage: ldseal run [--seal LEVEL] [--] PROGRAM [ARGS]
        ldseal report [--json] PID
        ldseal report [--json] [--seal LEVEL] -- PROGRAM [ARGS]
        ldseal mark --no-seal | --clear | --show [--] FILE...
+       ldseal conform [--loader PATH] [--reference PATH] [--filter RE] [--json] [--list]
        ldseal --help | --version
 
 Starts programs under ld-seal.so, a dynamic loader that seals (mseal(2)) what it maps.
@@ -97,6 +101,7 @@ Commands:
   plan      what would be mapped and sealed, and why the rest would not, without running the program
   report    what is sealed in a process, per object and per region, and why the rest is not
   mark      let a program or library opt out of being sealed
+  conform   where a loader, this one or another, differs from glibc's
 
 'ldseal COMMAND --help' says more about a command.
 ";
@@ -199,6 +204,9 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Command, String> {
         Some(Arg::Value(command)) if command == "plan" => parse_plan(parser),
         Some(Arg::Value(command)) if command == "report" => parse_report(parser),
         Some(Arg::Value(command)) if command == "mark" => parse_mark(parser),
+        Some(Arg::Value(command)) if command == "conform" => {
+            Ok(conform::parse(parser)?.map_or(Command::Help(conform::HELP), Command::Conform))
+        }
         Some(Arg::Value(command)) => Err(format!("unknown command: {}", command.to_string_lossy())),
         Some(argument) => Err(text(argument.unexpected())),
     }

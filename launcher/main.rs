@@ -5,10 +5,12 @@
 //! * [`plan`] says what a start would map and seal, and runs nothing.
 //! * [`report`] looks at a live process and says what is sealed.
 //! * [`mark`] writes the note by which a file opts out of sealing.
+//! * [`conform`] compares a loader with glibc's.
 //! * [`interpreter`] knows where the interpreter is.
 #![cfg_attr(not(test), no_main)]
 
 mod cli;
+mod conform;
 mod elf;
 mod interpreter;
 mod mark;
@@ -45,6 +47,7 @@ fn ldseal(arguments: Vec<OsString>) -> u8 {
         Ok(cli::Command::Plan(arguments)) => plan::plan(&arguments),
         Ok(cli::Command::Mark(arguments)) => mark::mark(&arguments),
         Ok(cli::Command::Report(arguments)) => report::report(&arguments),
+        Ok(cli::Command::Conform(arguments)) => conform::conform(&arguments),
         Err(error) => {
             eprintln!("ldseal: {error}\nTry 'ldseal --help' for more information.");
             EXIT_USAGE

@@ -19,7 +19,7 @@ pub struct Binding {
 }
 
 /// What a line says, if it is about a binding:
-/// ``      1234:	binding file A [0] to B [0]: normal symbol `s' [V]``.
+/// `PID:`, a tab, then ``binding file A [0] to B [0]: normal symbol `s' [V]``.
 fn parse(line: &str) -> Option<Binding> {
     let (_, line) = line.split_once("binding file ")?;
     let (files, symbol) = line.split_once("]: ")?;
@@ -59,7 +59,8 @@ pub fn observe(
         bindings.extend(String::from_utf8_lossy(&text).lines().filter_map(parse));
     }
     let interpreter = loader.interpreter.to_string_lossy();
-    let own = |name: &str| name == interpreter || name == SYSTEM;
+    // The C library looks the kernel's functions up through its loader.
+    let own = |name: &str| name == interpreter || name == SYSTEM || name.starts_with("linux-vdso.");
     let program = start.program.to_string_lossy();
     let on_its_behalf =
         |b: &Binding| b.object == program && OWN_LOOKUPS.contains(&b.symbol.split(' ').next().unwrap_or(""));

@@ -22,6 +22,16 @@ pub struct Bench {
     pub levels: Vec<Level>,
     /// Where things are built.
     pub cache: PathBuf,
+    /// Whether the loader under test is a build of `ld-seal.so`.
+    pub seals: bool,
+}
+
+impl Bench {
+    /// A bench with these loaders, levels and folder.
+    pub fn new(reference: Loader, tested: Loader, levels: &[Level], cache: PathBuf) -> Bench {
+        let seals = tested.seals();
+        Bench { reference, tested, levels: levels.to_vec(), cache, seals }
+    }
 }
 
 /// A case, and what is built from it.

@@ -16,7 +16,8 @@
 //! * [`requirement`]: what this machine lacks. A case that cannot run here is skipped, loudly, and counted.
 //! * [`attack`]: a process watched from outside, and calls that are refused.
 //! * [`hostile`]: files that no linker would write.
-//! * [`suite`]: cases and other checks as trials of a test binary.
+//! * [`commands`]: the commands of this machine.
+//! * [`suite`]: cases and other checks as trials of a test binary; [`conform`]: all of them against any loader.
 
 #![deny(unsafe_code)]
 
@@ -24,7 +25,9 @@ pub mod attack;
 pub mod bindings;
 pub mod build;
 pub mod check;
+pub mod commands;
 pub mod compare;
+pub mod conform;
 pub mod edit;
 pub mod hostile;
 pub mod interp;

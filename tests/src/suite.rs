@@ -38,13 +38,8 @@ pub fn prepare() {
 /// # Errors
 /// An unreadable folder or a malformed manifest.
 pub fn cases(fixtures: &Path, cache: &Path, loader: &Loader) -> Result<Vec<Trial>, String> {
-    let bench = Arc::new(Bench {
-        reference: Loader::system(),
-        tested: loader.clone(),
-        levels: Level::ALL.to_vec(),
-        cache: cache.to_path_buf(),
-    });
-    let mut known = if loader.is_system() { Default::default() } else { known::read(fixtures)? };
+    let bench = Arc::new(Bench::new(Loader::system(), loader.clone(), &Level::ALL, cache.to_path_buf()));
+    let mut known = if bench.seals { known::read(fixtures)? } else { Default::default() };
     let mut trials = Vec::new();
     for case in manifest::discover(fixtures)? {
         let (name, rule, reason) = (case.name.clone(), case.manifest.rule.clone(), known.remove(&case.name));
@@ -62,7 +57,11 @@ pub fn cases(fixtures: &Path, cache: &Path, loader: &Loader) -> Result<Vec<Trial
     }
 }
 
-fn completion(verdict: Verdict, rule: &str, known: Option<&str>) -> Result<Completion, Failed> {
+/// What a verdict is to a test binary: of a case with this rule, that is known to differ for this reason or should not.
+///
+/// # Errors
+/// What differs without being known to, or no longer does.
+pub fn completion(verdict: Verdict, rule: &str, known: Option<&str>) -> Result<Completion, Failed> {
     match (verdict, known) {
         (Verdict::Skipped(reason), _) => Ok(Completion::ignored_with(reason)),
         (Verdict::Broken(reason), _) => Err(reason.into()),

@@ -5,13 +5,14 @@
 
 use conformance::attack::maps;
 use conformance::attack::trace::{End, Tracee};
-use conformance::hostile::judge::{judge, told, Deed};
+use conformance::check::Bench;
+use conformance::hostile;
+use conformance::hostile::judge::{told, Deed};
 use conformance::hostile::stage::{self, Role, Sound};
-use conformance::hostile::{self, Case};
 use conformance::loader::SYSTEM;
 use conformance::process::{self, Ending};
-use conformance::{suite, Loader};
-use libtest_mimic::{Completion, Failed, Trial};
+use conformance::{suite, Level, Loader};
+use libtest_mimic::Trial;
 use object::{Object, ObjectSymbol};
 use std::fs::File;
 use std::ops::Range;
@@ -21,9 +22,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 
 /// What the checks share.
-struct Bench {
-    loader: Loader,
-    cache: PathBuf,
+struct Shared {
+    bench: Bench,
     sound: Sound,
     /// Where `__tls_get_addr` lies in the loader.
     tls_get_addr: Range<u64>,
@@ -45,7 +45,8 @@ fn trials() -> Result<Vec<Trial>, String> {
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bad_input");
     let sound = Sound::build(&suite::scratch(&cache, "sound")?)?;
     let tls_get_addr = range_of(&loader.interpreter, b"__tls_get_addr")?;
-    let bench = Arc::new(Bench { loader, cache, sound, tls_get_addr });
+    let bench = Bench::new(Loader::system(), loader, &Level::ALL, cache.clone());
+    let bench = Arc::new(Shared { bench, sound, tls_get_addr });
     if std::env::var_os("BAD_INPUT_SURVEY").is_some() {
         survey(&bench)?;
     }
@@ -54,7 +55,11 @@ fn trials() -> Result<Vec<Trial>, String> {
         for &role in case.roles {
             let bench = Arc::clone(&bench);
             let name = format!("{} {}", case.name, role.word());
-            trials.push(Trial::ignorable_test(name, move || bench.check(&case, role)));
+            let check = move || {
+                let verdict = hostile::check::check(&case, role, &bench.sound, &bench.bench);
+                suite::completion(verdict, "what makes no sense is refused with one line", None)
+            };
+            trials.push(Trial::ignorable_test(name, check));
         }
     }
     for role in Role::ALL {
@@ -70,17 +75,17 @@ fn trials() -> Result<Vec<Trial>, String> {
 const RANDOM_PARTS: u64 = 4;
 const RANDOM_FILES: u64 = 100;
 
-impl Bench {
+impl Shared {
     /// Whatever a file says, it is not the loader that faults, and nothing takes forever.
     fn random(&self, part: u64, role: Role) -> Result<(), String> {
         let files = std::env::var("BAD_INPUT_RANDOM").ok().and_then(|n| n.parse().ok()).unwrap_or(RANDOM_FILES);
-        let folder = suite::scratch(&self.cache, &format!("random.{part}.{}", role.word()))?;
+        let folder = suite::scratch(&self.bench.cache, &format!("random.{part}.{}", role.word()))?;
         let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
         self.sound.sound(role, &folder).map_err(failed)?;
         let mut report = Vec::new();
         for seed in part * files..(part + 1) * files {
             self.sound.stage_random(seed, role, &folder).map_err(failed)?;
-            let mut command = stage::command(&self.loader.interpreter, role, &folder, 1 + (seed % 2) as u8);
+            let mut command = stage::command(&self.bench.tested.interpreter, role, &folder, 1 + (seed % 2) as u8);
             let outcome = process::capture(&mut command, b"", stage::LIMIT).map_err(failed)?;
             let wrong = match outcome.ending {
                 Ending::Exit(_) => continue,
@@ -114,7 +119,7 @@ impl Bench {
         let mut tracee = Tracee::start(&mut command)?;
         let End::Fault { signal, address } = tracee.run()? else { return Ok(None) };
         let regions = maps::of_process(tracee.pid())?;
-        let own = |region: &&maps::Region| Path::new(&region.name) == self.loader.interpreter;
+        let own = |region: &&maps::Region| Path::new(&region.name) == self.bench.tested.interpreter;
         let base = regions.iter().find(own).map_or(0, |region| region.start);
         let region = regions.iter().find(|region| (region.start..region.end).contains(&address));
         if region.filter(own).is_none() || self.tls_get_addr.contains(&(address - base)) {
@@ -125,39 +130,6 @@ impl Bench {
         // `call *register` and `jmp *register`, with and without a prefix for the upper eight registers.
         let calls = matches!(instruction, [0xff, _] | [0x41, 0xff]);
         Ok((!calls).then(|| format!("signal {signal} in the loader at {:#x}", address - base)))
-    }
-
-    fn check(&self, case: &Case, role: Role) -> Result<Completion, Failed> {
-        let folder = self.folder(case, role)?;
-        if let Some(reason) = stage::missing(case, &self.loader.interpreter, &folder) {
-            return Ok(Completion::ignored_with(reason));
-        }
-        let sound = self.sound_output(role)?;
-        let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
-        let system = stage::start(Path::new(SYSTEM), case, role, &folder, 1).map_err(failed)?;
-        // A message may name the loader: as the object that lacks a version.
-        let interpreter = self.loader.interpreter.to_string_lossy();
-        for level in [1, 2] {
-            let mut got = stage::start(&self.loader.interpreter, case, role, &folder, level).map_err(failed)?;
-            got.stderr = String::from_utf8_lossy(&got.stderr).replace(&*interpreter, SYSTEM).into_bytes();
-            judge(case.freedom, role, &sound, &system, &got)
-                .map_err(|e| format!("level {level}, {}:\n{e}", folder.display()))?;
-        }
-        Ok(Completion::Completed)
-    }
-
-    fn folder(&self, case: &Case, role: Role) -> Result<PathBuf, String> {
-        let folder = suite::scratch(&self.cache, &format!("{}.{}", case.name.replace('/', "."), role.word()))?;
-        self.sound.stage(case, role, &folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-        Ok(folder)
-    }
-
-    /// What a run with sound files prints under the system's loader.
-    fn sound_output(&self, role: Role) -> Result<Vec<u8>, String> {
-        Ok(match role {
-            Role::Main | Role::Needed => b"constructor\nb\nmain 13\n".to_vec(),
-            Role::Preload => b"constructor\nplain\n".to_vec(),
-        })
     }
 }
 
@@ -171,12 +143,13 @@ fn range_of(file: &Path, name: &[u8]) -> Result<Range<u64>, String> {
 }
 
 /// Prints what the system's loader does with each case.
-fn survey(bench: &Bench) -> Result<(), String> {
+fn survey(shared: &Shared) -> Result<(), String> {
     for case in hostile::cases() {
         for &role in case.roles {
-            let folder = bench.folder(&case, role)?;
+            let folder = suite::scratch(&shared.bench.cache, "survey")?;
+            shared.sound.stage(&case, role, &folder).map_err(|e| e.to_string())?;
             let system = stage::start(Path::new(SYSTEM), &case, role, &folder, 1).map_err(|e| e.to_string())?;
-            let deed = Deed::of(&system, role, &bench.sound_output(role)?);
+            let deed = Deed::of(&system, role, Sound::output(role));
             println!("{:<45} {:<8} {:?} {}", case.name, role.word(), case.freedom, told(&deed, &system));
         }
     }

@@ -5,8 +5,9 @@
 //! * [`files`]: what may stand in a file's place.
 //! * [`random`]: bytes changed by chance.
 //! * [`stage`]: the sound files, and the command lines that give a hostile one to a loader.
-//! * [`judge`]: what is expected of a loader, given what the system's did.
+//! * [`judge`]: what is expected of a loader, given what the system's did; [`check`]: both are tried.
 
+pub mod check;
 pub mod dynamic;
 pub mod files;
 pub mod header;

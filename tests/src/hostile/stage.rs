@@ -62,6 +62,14 @@ pub struct Sound {
     folder: PathBuf,
 }
 
+/// What the sound files are built from.
+const SOURCES: [(&str, &str); 4] = [
+    ("victim.c", include_str!("sound/victim.c")),
+    ("victim.map", include_str!("sound/victim.map")),
+    ("user.c", include_str!("sound/user.c")),
+    ("plain.c", include_str!("sound/plain.c")),
+];
+
 /// Longer than any of these programs takes, even on a loaded machine.
 pub const LIMIT: Duration = Duration::from_secs(5);
 
@@ -71,23 +79,33 @@ impl Sound {
     /// # Errors
     /// What the compiler said.
     pub fn build(folder: &Path) -> Result<Sound, String> {
-        let sources = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/hostile/sound"));
-        let map = format!("-Wl,--version-script={}", sources.join("victim.map").display());
+        for (name, text) in SOURCES {
+            fs::write(folder.join(name), text).map_err(|e| format!("{}: {e}", folder.display()))?;
+        }
+        let map = "-Wl,--version-script=victim.map";
         let compile = |out: &str, flags: &[&str], source: &str, libraries: &[&str]| {
             let mut command = Command::new("cc");
             command.args(["-O1", "-w", "-Wl,-z,now", "-Wl,--hash-style=gnu", "-o", out]);
-            command.args(flags).arg(sources.join(source)).args(libraries).current_dir(folder).stdin(Stdio::null());
+            command.args(flags).arg(source).args(libraries).current_dir(folder).stdin(Stdio::null());
             match command.output() {
                 Ok(output) if output.status.success() => Ok(()),
                 Ok(output) => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr))),
                 Err(error) => Err(format!("{command:?}: {error}")),
             }
         };
-        compile("libvictim.so", &["-shared", "-fPIC", "-Wl,-soname,libvictim.so", &map], "victim.c", &[])?;
-        compile("victim", &["-fPIE", "-pie", "-DPROGRAM", "-rdynamic", &map], "victim.c", &[])?;
+        compile("libvictim.so", &["-shared", "-fPIC", "-Wl,-soname,libvictim.so", map], "victim.c", &[])?;
+        compile("victim", &["-fPIE", "-pie", "-DPROGRAM", "-rdynamic", map], "victim.c", &[])?;
         compile("user", &["-fPIE", "-pie", "-Wl,--enable-new-dtags,-rpath,$ORIGIN"], "user.c", &["./libvictim.so"])?;
         compile("plain", &["-fPIE", "-pie"], "plain.c", &[])?;
         Ok(Sound { folder: folder.to_path_buf() })
+    }
+
+    /// What a run with sound files prints.
+    pub fn output(role: Role) -> &'static [u8] {
+        match role {
+            Role::Main | Role::Needed => b"constructor\nb\nmain 13\n",
+            Role::Preload => b"constructor\nplain\n",
+        }
     }
 
     /// Lays out `folder` for `role`, with the victim spoiled as `case` says.

@@ -1,10 +1,10 @@
 //! Every library of the system's folders of libraries, opened and closed by a small program of its own.
 
-use crate::{cache, sweep};
+use crate::cache;
 use conformance::compare::difference;
 use conformance::loader::Start;
 use conformance::process::{capture, Ending, Outcome};
-use conformance::{requirement, suite, Level, Loader, Way};
+use conformance::{commands, requirement, suite, Level, Loader, Way};
 use libtest_mimic::{Completion, Failed, Trial};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,7 @@ fn check(library: &Path, loader: &Loader) -> Result<Completion, Failed> {
     }
     match difference(&expected, &start.tested(loader, Way::Run, Level(1))?) {
         None => Ok(Completion::Completed),
-        Some(difference) if sweep::says_the_same(&expected, &start)? => Err(difference.into()),
+        Some(difference) if commands::says_the_same(&expected, &start)? => Err(difference.into()),
         Some(_) => Ok(Completion::ignored_with("two direct starts differ")),
     }
 }

@@ -4,12 +4,13 @@
 mod inputs;
 mod libraries;
 mod listed;
-mod sweep;
 
-use conformance::{suite, Loader};
+use conformance::check::Bench;
+use conformance::{commands, suite, Level, Loader};
 use libtest_mimic::Trial;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Where the programs' inputs and working directories go.
 pub fn cache() -> PathBuf {
@@ -17,7 +18,21 @@ pub fn cache() -> PathBuf {
 }
 
 fn trials(loader: &Loader) -> Vec<Trial> {
-    [listed::trials(loader), sweep::trials(loader), libraries::trials(loader)].into_iter().flatten().collect()
+    [listed::trials(loader), sweep(loader), libraries::trials(loader)].into_iter().flatten().collect()
+}
+
+/// A trial for each command of this machine.
+fn sweep(loader: &Loader) -> Vec<Trial> {
+    let (reference, tested) = (Loader::system(), loader.clone());
+    let bench = Arc::new(Bench::new(reference, tested, &[Level(1)], cache()));
+    let trial = |program: PathBuf| {
+        let bench = Arc::clone(&bench);
+        let name = format!("sweep {}", program.display());
+        let check =
+            move || suite::completion(commands::check(&program, &bench), "a program is as under glibc's loader", None);
+        Trial::ignorable_test(name, check)
+    };
+    commands::installed().into_iter().map(trial).collect()
 }
 
 fn main() -> ExitCode {
