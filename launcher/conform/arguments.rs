@@ -52,6 +52,7 @@ Options:
   --json             one JSON object in place of tables
   --fixtures FOLDER  take the cases from this folder instead of those that are built in
   --jobs NUMBER      so many checks at a time. Default: one for each processor
+  --help             this text
 
 For each difference it shows both observations beside each other, and the commands that repeat it. What is built, and what the
 programs work in, is kept below $XDG_CACHE_HOME/ldseal or ~/.cache/ldseal.

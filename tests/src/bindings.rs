@@ -1,6 +1,7 @@
 //! Which definition each reference was bound to, as both loaders tell with `LD_DEBUG=bindings` (ld.so(8)).
 
 use crate::loader::{Level, Loader, Start, Way, SYSTEM};
+use crate::process::Ending;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
@@ -33,7 +34,7 @@ fn parse(line: &str) -> Option<Binding> {
 const OWN_LOOKUPS: [&str; 4] = ["calloc", "free", "malloc", "realloc"];
 
 /// Runs a program once more, every function bound at start-up, and returns its bindings: of all processes that it
-/// consists of, each binding once. Those of the loader itself are left out, and those of what it defines: they are its own business.
+/// consists of, each binding once; nothing if it ends before its time, for want of a function that it never calls. Those of the loader itself are left out, and those of what it defines: they are its own business.
 ///
 /// # Errors
 /// The program can't be started, or what was written can't be read.
@@ -43,7 +44,7 @@ pub fn observe(
     way: Way,
     level: Level,
     scratch: &Path,
-) -> io::Result<BTreeSet<Binding>> {
+) -> io::Result<Option<BTreeSet<Binding>>> {
     match fs::remove_dir_all(scratch) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => fs::create_dir_all(scratch)?,
@@ -52,7 +53,9 @@ pub fn observe(
     let output = scratch.join("bindings").to_string_lossy().into_owned();
     let variables = [("LD_DEBUG", "bindings"), ("LD_DEBUG_OUTPUT", &output), ("LD_BIND_NOW", "1")];
     start.env.extend(variables.map(|(name, value)| (name.to_string(), value.to_string())));
-    start.under(loader, way, level)?;
+    if start.under(loader, way, level)?.ending != Ending::Exit(0) {
+        return Ok(None);
+    }
     let mut bindings = BTreeSet::new();
     for entry in fs::read_dir(scratch)? {
         let text = fs::read(entry?.path())?;
@@ -65,7 +68,7 @@ pub fn observe(
     let on_its_behalf =
         |b: &Binding| b.object == program && OWN_LOOKUPS.contains(&b.symbol.split(' ').next().unwrap_or(""));
     bindings.retain(|b| !own(&b.object) && !own(&b.provider) && !on_its_behalf(b));
-    Ok(bindings)
+    Ok(Some(bindings))
 }
 
 impl fmt::Display for Binding {

@@ -218,13 +218,13 @@ impl Trial<'_> {
     }
 
     fn bindings(&self, bench: &Bench) -> std::io::Result<Vec<Observation>> {
-        let observe = |start: &Start, loader: &Loader| -> std::io::Result<BTreeSet<String>> {
+        let observe = |start: &Start, loader: &Loader| -> std::io::Result<Option<BTreeSet<String>>> {
             let scratch = start.directory.with_extension("bindings");
             let bindings = bindings::observe(start, loader, self.way, self.level, &scratch)?;
-            Ok(bindings.iter().map(|b| self.normaliser.text(&b.to_string())).collect())
+            Ok(bindings.map(|set| set.iter().map(|b| self.normaliser.text(&b.to_string())).collect()))
         };
-        let reference = observe(&self.reference, &bench.reference)?;
-        let tested = observe(&self.tested, &bench.tested)?;
+        let Some(reference) = observe(&self.reference, &bench.reference)? else { return Ok(Vec::new()) };
+        let tested = observe(&self.tested, &bench.tested)?.unwrap_or_default();
         let differ = reference != tested;
         let only = |one: &BTreeSet<String>, other| one.difference(other).map(|line| format!("{line}\n")).collect();
         let observation =

@@ -146,7 +146,8 @@ fn options_of_the_launcher() {
     let word = |cell: &str| cell.split(' ').next().unwrap_or_default().to_owned();
     let page = rows("## Options of `ldseal`").iter().map(|row| format!("{} {}", row[0], word(&row[1]))).collect();
     same("options of ldseal", &page, &known);
-    let parsed = quoted(&source("launcher/cli.rs"), "Arg::Long(\"");
+    let mut parsed = quoted(&source("launcher/cli.rs"), "Arg::Long(\"");
+    parsed.extend(quoted(&source("launcher/conform/arguments.rs"), "Arg::Long(\""));
     let told = known.iter().filter_map(|name| name.split_once("--")).map(|(_, option)| option.to_owned()).collect();
     same("options that the command line takes", &told, &parsed);
 }

@@ -119,21 +119,25 @@ pub extern "C" fn run_all_destructors() {
     let count = process::enter().linker.namespaces.len();
     for number in (0..count).rev() {
         let order: Vec<ObjectId> = {
-            let process = process::enter();
+            let mut process = process::enter();
             let linker = &process.linker;
             let list = linker.namespaces.get(number).map_or(&[][..], |n| &n.list);
             let needed = |id: ObjectId| &*linker.objects[id].needed;
-            if number == 0 {
+            let order = if number == 0 {
                 order::sort(list, Some(process.main), needed)
             } else {
                 // The interpreter is the program's.
                 let own = |id: &ObjectId| linker.objects[*id].kind == Kind::Library;
                 order::sort_all(&list.iter().copied().filter(own).collect::<Vec<_>>(), needed)
+            };
+            // A destructor may close objects: they stay, and are finalised in their turn.
+            for &id in &order {
+                process.linker.objects[id].open_count += 1;
             }
+            order
         };
         for id in order {
-            // SAFETY: at exit nothing is unmapped any more, but by a destructor that calls dlclose, and then the object is gone from the
-            // table.
+            // SAFETY: the count keeps the object.
             unsafe { run_destructors(id) };
         }
     }

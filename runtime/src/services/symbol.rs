@@ -9,7 +9,8 @@ use loader::addr::Addr;
 use loader::elf::hash;
 use loader::elf::symbols::HashedName;
 use loader::elf::version::{Version, Wanted};
-use loader::error::{LoadError, Reason};
+use loader::error::{LoadError, Lossy, Reason};
+use loader::linker::Linker;
 use loader::lookup::{Class, Definition, Query, Scope};
 use loader::object::{ObjectId, Stay};
 use loader::reloc;
@@ -54,6 +55,9 @@ pub fn find(place: Where, name: &[u8], version: Option<&[u8]>, caller: Addr) -> 
         let reason = Reason::UndefinedSymbol { symbol: name.to_vec(), version: version.map(<[u8]>::to_vec) };
         return Err(LoadError::new(linker.objects[label].display_name(), reason));
     };
+    if log::log_enabled!(target: "bindings", log::Level::Trace) {
+        log_binding(linker, label, found.object, name, version);
+    }
     if linker.objects[found.object].stay == Stay::UntilClosed && found.object != asker && place == Where::Default {
         super::close::note_dependencies(process, [(asker, found.object)]);
     }
@@ -68,6 +72,24 @@ pub fn find(place: Where, name: &[u8], version: Option<&[u8]>, caller: Addr) -> 
         Value::Resolver(resolver) => unsafe { super::call_resolver(resolver) },
         Value::ThreadLocal { module, offset } => (tls::current_block(module) as u64).wrapping_add(offset),
     })
+}
+
+/// Tells what was found, as for references.
+#[cold]
+fn log_binding(linker: &Linker, from: ObjectId, to: ObjectId, name: &[u8], version: Option<&[u8]>) {
+    let (from, to) = (&linker.objects[from], &linker.objects[to]);
+    log::trace!(
+        target: "bindings",
+        "binding file {} [{}] to {} [{}]: normal symbol `{}'{}{}{}",
+        Lossy(from.display_name()),
+        from.namespace.0,
+        Lossy(to.display_name()),
+        to.namespace.0,
+        Lossy(name),
+        if version.is_some() { " [" } else { "" },
+        Lossy(version.unwrap_or_default()),
+        if version.is_some() { "]" } else { "" },
+    );
 }
 
 enum Value {

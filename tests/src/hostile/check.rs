@@ -35,7 +35,7 @@ fn compared(case: &Case, role: Role, bench: &Bench, folder: &Path) -> io::Result
     for &level in bench.levels.iter().filter(|level| level.0 != 0) {
         let got = stage::start(&bench.tested.interpreter, case, role, folder, level.0)?;
         let got = in_terms_of(&bench.reference, &bench.tested, got);
-        if !bench.seals && got == expected {
+        if !bench.seals && (got == expected || !is_settled(case, role, bench, folder, &expected)?) {
             continue;
         }
         if let Err(reason) = judge(case.freedom, role, Sound::output(role), &expected, &got) {
@@ -43,6 +43,11 @@ fn compared(case: &Case, role: Role, bench: &Bench, folder: &Path) -> io::Result
         }
     }
     Ok(Verdict::Agrees)
+}
+
+/// Whether the reference says the same twice: what it reads outside a file is not.
+fn is_settled(case: &Case, role: Role, bench: &Bench, folder: &Path, expected: &Outcome) -> io::Result<bool> {
+    Ok(stage::start(&bench.reference.interpreter, case, role, folder, 1)? == *expected)
 }
 
 /// A message may name the loader: as the object that lacks a version.
