@@ -2,6 +2,7 @@
 
 use crate::addr::{Addr, Bias, PAGE_SIZE};
 use crate::map::plan::{MapPlan, Region, Source};
+use crate::map::valgrind;
 use crate::sys::{self, Place, Prot};
 use core::ops::Range;
 use rustix::fd::BorrowedFd;
@@ -50,10 +51,28 @@ pub fn map_image(fd: BorrowedFd<'_>, plan: &MapPlan) -> Result<MappedImage, Errn
         _ => reserve(plan, len)?,
     };
     let image = MappedImage { bias: Bias::between(range.start, plan.span.start), range, owned: true };
+    if valgrind::runs_this() {
+        show_writable_segment(fd, image.bias, plan)?;
+    }
     for region in rest {
         map_region(fd, image.bias, region)?;
     }
     Ok(image)
+}
+
+/// Maps the writable segment from the file, which [`valgrind`] wants to see before its regions are mapped.
+fn show_writable_segment(fd: BorrowedFd<'_>, bias: Bias, plan: &MapPlan) -> Result<(), Errno> {
+    let Some(at) = plan.regions.iter().position(|r| r.prot.write && matches!(r.source, Source::Copy { .. })) else {
+        return Ok(());
+    };
+    let Region { pages, source: Source::Copy { offset, .. }, prot, .. } = &plan.regions[at] else { return Ok(()) };
+    let end = match plan.regions.get(at + 1) {
+        Some(Region { pages: more, source: Source::File { .. }, .. }) if more.start == pages.end => more.end,
+        _ => pages.end,
+    };
+    let (start, end) = (bias.run_time(pages.start), bias.run_time(end));
+    // SAFETY: the range lies in the span that this transaction mapped, and nothing uses it yet.
+    unsafe { sys::map_file(Place::Replace(start), end.0 - start.0, *prot, fd, *offset).map(drop) }
 }
 
 /// Claims the span of an image as inaccessible memory, aligned as its segments ask.
