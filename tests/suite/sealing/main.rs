@@ -4,6 +4,7 @@
 //! * [`rules`]: what must be sealed and what must stay open, by level and tunables.
 //! * [`acceptance`]: the acceptance test of glibc's sealing patches, re-told.
 //! * [`exceptions`]: what people need to stay open, and what asks to be sealed.
+//! * [`namespaces`]: what dlmopen brings in.
 //! * [`refusals`]: seccomp filters and single refused calls.
 //! * [`tunables`]: which level a string asks for.
 //! * [`calls`]: how often and when mseal is called.
@@ -11,6 +12,7 @@
 mod acceptance;
 mod calls;
 mod exceptions;
+mod namespaces;
 mod refusals;
 mod rules;
 mod stage;
@@ -68,7 +70,7 @@ fn trials() -> Result<Vec<Trial>, String> {
 }
 
 fn checks() -> Vec<(&'static str, Check)> {
-    [ATTACKS, calls::CHECKS, exceptions::CHECKS, refusals::CHECKS, tunables::CHECKS].concat()
+    [ATTACKS, calls::CHECKS, exceptions::CHECKS, namespaces::CHECKS, refusals::CHECKS, tunables::CHECKS].concat()
 }
 
 const ATTACKS: &[(&str, Check)] = &[

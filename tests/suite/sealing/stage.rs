@@ -50,6 +50,10 @@ impl Stage {
         compile("libpreloaded.so", "preloaded.c", &library)?;
         compile("libplugged.so", "plugged.c", &[&library[..], &["-Wl,-soname,libplugged.so"]].concat())?;
         compile("libplugin.so", "plugin.c", &[&library[..], &["./libplugged.so", "-Wl,-rpath,$ORIGIN"]].concat())?;
+        let spacious = ["./libplugged.so", "-Wl,-rpath,$ORIGIN", "-Wl,--no-as-needed", "-lc"];
+        compile("libspace.so", "plugin.c", &[&library[..], &spacious].concat())?;
+        compile("libunfinished.so", "plugin.c", &library)?;
+        compile("space", "space.c", &["-Wl,-z,now"])?;
         let program = ["-fPIC", "-pthread", "./libneeded.so", "-Wl,-rpath,$ORIGIN"];
         let holes = ["-Wl,-z,max-page-size=0x200000", "-Wl,-z,separate-code", "-Wl,-z,now"];
         for (out, flags) in [
