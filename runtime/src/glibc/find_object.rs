@@ -11,7 +11,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{fence, AtomicPtr, AtomicUsize, Ordering};
 use loader::addr::Addr;
 use loader::linker::Linker;
-use loader::object::{Kind, ObjectId};
+use loader::object::{Kind, NamespaceId, ObjectId};
 
 /// One object.
 #[derive(Clone, Copy, Default)]
@@ -106,6 +106,16 @@ fn find(pc: usize) -> Option<Row> {
             return found;
         }
     }
+}
+
+/// The namespace of the code at an address that is being executed; the program's for code that is not of any object.
+pub fn namespace_of(pc: Addr) -> NamespaceId {
+    let fields = &process::layout().link_map;
+    let number = find(pc.0).map_or(0, |row| {
+        // SAFETY: the row of an object that is executing holds its link map, which lives as long as it.
+        unsafe { super::globals::Structure::at(row.map as *mut u8, fields.size) }.get_u64(fields.l_ns)
+    });
+    NamespaceId(number as u8)
 }
 
 /// `_dl_find_object`: 0 and the result filled in, or -1.

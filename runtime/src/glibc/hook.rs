@@ -4,6 +4,7 @@
 //! glibc made it for dlopen in static programs; the seam has not moved from 2.34 to 2.43. It spares the interpreter glibc's exceptions,
 //! which leave functions by longjmp, and its scope and version structures.
 
+use super::find_object;
 use super::layout::DlfcnHook;
 use crate::process;
 use crate::services::namespace::{self, Target};
@@ -54,15 +55,16 @@ unsafe fn optional<'s>(string: *const c_char) -> Option<&'s CStr> {
     (!string.is_null()).then(|| unsafe { CStr::from_ptr(string) })
 }
 
-/// Turns a result into what C expects, and keeps the error for `dlerror`.
-fn answer<T>(result: Result<T, LoadError>, failure: T) -> T {
+/// Turns a result into what C expects, and keeps the error for the `dlerror` of the caller's C library.
+fn answer<T>(result: Result<T, LoadError>, failure: T, caller: usize) -> T {
+    let namespace = find_object::namespace_of(Addr(caller));
     match result {
         Ok(value) => {
-            error::clear();
+            error::clear(namespace);
             value
         }
         Err(e) => {
-            error::set(&e);
+            error::set(namespace, &e);
             failure
         }
     }
@@ -90,11 +92,12 @@ const PROFILE: c_int = 0x4000_0000;
 
 unsafe extern "C" fn dlopen(file: *const c_char, mode: c_int, caller: usize) -> *mut c_void {
     if mode & !KNOWN_MODES != 0 {
-        return answer(Err(LoadError::fault(b"", "invalid mode parameter")), null_mut());
+        return answer(Err(LoadError::fault(b"", "invalid mode parameter")), null_mut(), caller);
     }
     // SAFETY: dlopen(3) takes null or a C string.
     let name = unsafe { optional(file) };
-    answer(open_handle(&Request { name, mode, caller: Addr(caller), target: Target::Caller }), null_mut())
+    let request = Request { name, mode, caller: Addr(caller), target: Target::Caller };
+    answer(open_handle(&request), null_mut(), caller)
 }
 
 /// Called by a C library for itself: whoever calls is the asker, and says in which namespace.
@@ -121,12 +124,18 @@ unsafe extern "C" fn dlmopen(namespace: i64, file: *const c_char, mode: c_int, c
     } else {
         open_handle(&Request { name, mode, caller: Addr(caller), target })
     };
-    answer(outcome, null_mut())
+    answer(outcome, null_mut(), caller)
 }
 
+/// These do not say who calls: the return address does.
+#[unsafe(naked)]
 unsafe extern "C" fn dlclose(handle: *mut c_void) -> c_int {
+    core::arch::naked_asm!("mov rsi, [rsp]", "jmp {}", sym close_for)
+}
+
+unsafe extern "C" fn close_for(handle: *mut c_void, caller: usize) -> c_int {
     let close = || close::close(object_of(handle).map_err(|_| LoadError::fault(b"", "shared object not open"))?);
-    answer(close().map(|()| 0), -1)
+    answer(close().map(|()| 0), -1, caller)
 }
 
 unsafe extern "C" fn libc_dlclose(handle: *mut c_void) -> c_int {
@@ -158,7 +167,7 @@ fn look_up(
 }
 
 unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char, caller: usize) -> *mut c_void {
-    answer(look_up(handle, name, core::ptr::null(), caller), null_mut())
+    answer(look_up(handle, name, core::ptr::null(), caller), null_mut(), caller)
 }
 
 unsafe extern "C" fn dlvsym(
@@ -167,7 +176,7 @@ unsafe extern "C" fn dlvsym(
     version: *const c_char,
     caller: usize,
 ) -> *mut c_void {
-    answer(look_up(handle, name, version, caller), null_mut())
+    answer(look_up(handle, name, version, caller), null_mut(), caller)
 }
 
 unsafe extern "C" fn libc_dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void {
@@ -178,8 +187,13 @@ unsafe extern "C" fn libc_dlvsym(handle: *mut c_void, name: *const c_char, versi
     look_up(handle, name, version, 0).unwrap_or(null_mut())
 }
 
+#[unsafe(naked)]
 unsafe extern "C" fn dlerror() -> *const c_char {
-    error::take().cast()
+    core::arch::naked_asm!("mov rdi, [rsp]", "jmp {}", sym error_of)
+}
+
+extern "C" fn error_of(caller: usize) -> *const c_char {
+    error::take(find_object::namespace_of(Addr(caller))).cast()
 }
 
 unsafe extern "C" fn dladdr(at: *const c_void, info: *mut DlInfo) -> c_int {
@@ -229,9 +243,14 @@ mod request {
     pub const PHDR: i32 = 11;
 }
 
+#[unsafe(naked)]
 unsafe extern "C" fn dlinfo(handle: *mut c_void, what: c_int, argument: *mut c_void) -> c_int {
+    core::arch::naked_asm!("mov rcx, [rsp]", "jmp {}", sym info_for)
+}
+
+unsafe extern "C" fn info_for(handle: *mut c_void, what: c_int, argument: *mut c_void, caller: usize) -> c_int {
     // SAFETY: the caller passes an argument that fits the request.
-    answer(object_of(handle).and_then(|id| unsafe { info(id, what, argument) }), -1)
+    answer(object_of(handle).and_then(|id| unsafe { info(id, what, argument) }), -1, caller)
 }
 
 /// `Dl_serinfo` (dlfcn.h): followed by `count` elements of [`SearchPath`], then their strings.

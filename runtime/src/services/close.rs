@@ -193,10 +193,7 @@ fn unload() {
     // The end of static TLS that nobody uses any more is free again.
     let in_use = process.linker.objects.iter().filter_map(|(_, o)| o.tls_state.get().static_offset()).max();
     process.static_tls.layout.used = in_use.unwrap_or(0);
-    process.linker.tidy_namespaces();
-    for &namespace in &namespaces {
-        process.maps.publish_list(layout, &process.linker, namespace);
-    }
+    namespace::tidy(process, &namespaces);
     for object in process.linker.objects.iter_mut() {
         object.local_scope.retain(|id| !dead.contains(id));
     }

@@ -1,4 +1,4 @@
-//! `dlerror(3)`: the last error of each thread, as text.
+//! `dlerror(3)`: the last error of each thread in each namespace, as text: each C library keeps its errors to itself.
 
 use crate::glibc::tls;
 use crate::spin::{Held, SpinLock};
@@ -10,16 +10,17 @@ use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use loader::addr::Addr;
 use loader::error::{LoadError, Lossy};
+use loader::object::NamespaceId;
 
-#[derive(Default)]
 struct Slot {
+    namespace: NamespaceId,
     /// Not yet asked for.
     pending: Option<CString>,
     /// Handed out by the last call; valid until the next.
     given: Option<CString>,
 }
 
-struct Slots(UnsafeCell<BTreeMap<usize, Slot>>);
+struct Slots(UnsafeCell<BTreeMap<usize, Vec<Slot>>>);
 // SAFETY: touched while the lock is held only.
 unsafe impl Sync for Slots {}
 
@@ -28,7 +29,7 @@ static SLOTS: Slots = Slots(UnsafeCell::new(BTreeMap::new()));
 /// Guards the slots. Not the gate: libc forgets threads while it holds locks of its own.
 pub static LOCK: SpinLock = SpinLock::new();
 
-fn slots<'h>(_held: &'h mut Held<'_>) -> &'h mut BTreeMap<usize, Slot> {
+fn slots<'h>(_held: &'h mut Held<'_>) -> &'h mut BTreeMap<usize, Vec<Slot>> {
     // SAFETY: the lock is held, and the borrow of it is exclusive.
     unsafe { &mut *SLOTS.0.get() }
 }
@@ -41,31 +42,49 @@ fn text(error: &LoadError) -> CString {
     CString::new(bytes).unwrap_or_default()
 }
 
+/// The slot of the calling thread in a namespace.
+fn slot<'h>(held: &'h mut Held<'_>, namespace: NamespaceId) -> Option<&'h mut Slot> {
+    slots(held).get_mut(&tls::thread_pointer().0)?.iter_mut().find(|slot| slot.namespace == namespace)
+}
+
 /// Remembers an error for the calling thread.
-pub fn set(error: &LoadError) {
-    let message = text(error);
-    log::debug!(target: "files", "error: {}", Lossy(message.to_bytes()));
+pub fn set(namespace: NamespaceId, error: &LoadError) {
+    let message = Some(text(error));
+    log::debug!(target: "files", "error: {}", Lossy(message.as_deref().map_or(&[], CStr::to_bytes)));
     let mut held = LOCK.hold();
-    let slot = slots(&mut held).entry(tls::thread_pointer().0).or_default();
-    slot.pending = Some(message);
+    match slot(&mut held, namespace) {
+        Some(slot) => slot.pending = message,
+        None => {
+            let slot = Slot { namespace, pending: message, given: None };
+            slots(&mut held).entry(tls::thread_pointer().0).or_default().push(slot);
+        }
+    }
 }
 
 /// Forgets the pending error of the calling thread: a call succeeded.
-pub fn clear() {
+pub fn clear(namespace: NamespaceId) {
     let mut held = LOCK.hold();
-    if let Some(slot) = slots(&mut held).get_mut(&tls::thread_pointer().0) {
+    if let Some(slot) = slot(&mut held, namespace) {
         slot.pending = None;
     }
 }
 
 /// The pending error, once; null if there is none.
-pub fn take() -> *const i8 {
+pub fn take(namespace: NamespaceId) -> *const i8 {
     let mut held = LOCK.hold();
-    let Some(slot) = slots(&mut held).get_mut(&tls::thread_pointer().0) else {
+    let Some(slot) = slot(&mut held, namespace) else {
         return core::ptr::null();
     };
     slot.given = slot.pending.take();
     slot.given.as_deref().map_or(core::ptr::null(), CStr::as_ptr)
+}
+
+/// Frees what is kept for a namespace that is gone.
+pub fn forget_namespace(namespace: NamespaceId) {
+    let mut held = LOCK.hold();
+    for slots in slots(&mut held).values_mut() {
+        slots.retain(|slot| slot.namespace != namespace);
+    }
 }
 
 /// Frees what is kept for a thread that has ended.

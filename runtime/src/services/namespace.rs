@@ -55,10 +55,15 @@ pub fn choose(process: &mut Process, target: Target, asker: ObjectId, name: &[u8
     }
 }
 
-/// Clears up after objects have gone or have not come: namespaces without objects are free again.
-pub fn tidy(process: &mut Process) {
-    for namespace in process.linker.tidy_namespaces() {
+/// Clears up after objects have gone or have not come: namespaces without objects are free again. Those that are named are shown as they
+/// are now.
+pub fn tidy<'n>(process: &mut Process, touched: impl IntoIterator<Item = &'n NamespaceId>) {
+    let changed = process.linker.tidy_namespaces();
+    for namespace in changed.into_iter().chain(touched.into_iter().copied()) {
         process.maps.publish_list(process::layout(), &process.linker, namespace);
+        if !process.linker.is_in_use(namespace) {
+            error::forget_namespace(namespace);
+        }
     }
 }
 

@@ -117,7 +117,7 @@ fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
     if request.mode & mode::NOLOAD != 0 {
         let found = find_loaded(process, &transaction, name, asker);
         process.finder.rest();
-        namespace::tidy(process);
+        namespace::tidy(process, []);
         return Ok(match found? {
             None => Prepared::NotLoaded,
             Some(id) => {
@@ -140,7 +140,7 @@ fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
         Err(error) => {
             // Nobody has seen the objects yet.
             transaction.roll_back(&mut process.linker, &mut process.finder);
-            namespace::tidy(process);
+            namespace::tidy(process, []);
             Err(error)
         }
     }
@@ -182,8 +182,7 @@ fn take_back(transaction: Transaction) {
     for id in added {
         process.maps.remove(id);
     }
-    process.linker.tidy_namespaces();
-    process.maps.publish_list(process::layout(), &process.linker, namespace);
+    namespace::tidy(process, [&namespace]);
     debugger::state(namespace, debugger::State::Consistent);
     find_object::publish(&process.linker, |id| process.maps.address(id));
 }
