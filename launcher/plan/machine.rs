@@ -27,6 +27,7 @@ pub fn machine() -> Machine<'static> {
         isa_1: levels.iter().filter(|(present, _)| *present).fold(0, |all, (_, bit)| all | bit),
         platform: Some(if intel && haswell && has!("popcnt") { b"haswell" } else { b"x86_64" }),
         hwcap: HWCAP_X86_64 | if intel && avx512_1 { HWCAP_AVX512_1 } else { 0 },
+        disabled_levels: 0,
         os_version: 0,
         legacy_subdirectories: true,
     }

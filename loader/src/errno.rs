@@ -11,6 +11,20 @@ pub fn text(errno: Errno) -> &'static str {
     }
 }
 
+/// The names of the error numbers that execve(2) gives.
+pub fn name(errno: Errno) -> Option<&'static str> {
+    NAMES.iter().find(|row| row.0 == errno).map(|row| row.1)
+}
+
+#[rustfmt::skip]
+static NAMES: [(Errno, &str); 18] = [
+    (Errno::PERM, "EPERM"), (Errno::NOENT, "ENOENT"), (Errno::IO, "EIO"), (Errno::TOOBIG, "E2BIG"),
+    (Errno::NOEXEC, "ENOEXEC"), (Errno::AGAIN, "EAGAIN"), (Errno::NOMEM, "ENOMEM"), (Errno::ACCESS, "EACCES"),
+    (Errno::FAULT, "EFAULT"), (Errno::NOTDIR, "ENOTDIR"), (Errno::ISDIR, "EISDIR"), (Errno::INVAL, "EINVAL"),
+    (Errno::NFILE, "ENFILE"), (Errno::MFILE, "EMFILE"), (Errno::TXTBSY, "ETXTBSY"), (Errno::NAMETOOLONG, "ENAMETOOLONG"),
+    (Errno::LOOP, "ELOOP"), (Errno::LIBBAD, "ELIBBAD"),
+];
+
 #[rustfmt::skip]
 static TEXTS: &[(i32, &str)] = &[
     (1, "Operation not permitted"),

@@ -12,7 +12,6 @@ use crate::sys::FileId;
 use crate::tls::{TlsSegment, TlsState};
 use alloc::boxed::Box;
 use alloc::ffi::CString;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use goblin::elf64::program_header::{PT_DYNAMIC, PT_GNU_EH_FRAME, PT_LOAD, PT_PHDR};
@@ -95,8 +94,8 @@ pub struct Object {
     pub dynamic_at: VAddr,
     /// Its dynamic symbols.
     pub symbols: Symbols<'static>,
-    /// Its symbol versions, which scopes share.
-    pub versions: Arc<Versions<'static>>,
+    /// Its symbol versions.
+    pub versions: Versions<'static>,
     /// What RELRO protects.
     pub relro: Option<RelroPages>,
     /// Its thread-local storage.
@@ -159,7 +158,7 @@ impl Object {
             }
         };
         let symbols = Symbols::parse(&view, &dynamic).map_err(complain)?;
-        let versions = Arc::new(Versions::parse(&view, &dynamic, &symbols).map_err(complain)?);
+        let versions = Versions::parse(&view, &dynamic, &symbols).map_err(complain)?;
         let tls = TlsSegment::find(&headers, &image).map_err(complain)?;
         let relro = relro::pages(&headers).map_err(complain)?;
         let soname = dynamic.soname.and_then(|at| symbols.string(at));

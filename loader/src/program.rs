@@ -26,7 +26,10 @@ use rustix::fd::{AsFd, AsRawFd};
 use rustix::io::Errno;
 
 /// The name under which other objects need the interpreter (psABI, "Program Interpreter").
-const INTERPRETER_SONAME: &[u8] = b"ld-linux-x86-64.so.2";
+pub const INTERPRETER_SONAME: &[u8] = b"ld-linux-x86-64.so.2";
+
+/// Where programs look for their interpreter (psABI, "Program Interpreter").
+pub const INTERPRETER_PATH: &[u8] = b"/lib64/ld-linux-x86-64.so.2";
 
 /// The preloads of the whole system (ld.so(8)).
 const PRELOAD_FILE: &CStr = c"/etc/ld.so.preload";
@@ -115,12 +118,13 @@ impl Program {
     }
 }
 
-/// Opens the file that a command line names. A name without a slash is searched for as a library is, but not in the library path.
+/// Opens the file that a command line names. A name without a slash is looked up in the cache of library names and nowhere else, as by
+/// glibc 2.36.
 ///
 /// # Errors
 /// There is none, or it is broken.
 pub fn open(name: &CStr, options: SearchOptions) -> Result<Opened, LoadError> {
-    let mut finder = Finder::new(SearchOptions { library_path: None, ..options });
+    let mut finder = Finder::of_cache(options);
     finder.open(name.to_bytes(), None, &ObjectTable::new()).map_err(|mut error| {
         // As glibc, which has no error number for a search that found nothing.
         error.errno = error.errno.filter(|_| name.to_bytes().contains(&b'/'));

@@ -406,6 +406,11 @@ pub fn getpid() -> u32 {
     unsafe { raw(39, [0; 5]) as u32 }
 }
 
+/// What the kernel calls itself and the machine.
+pub fn uname() -> rustix::system::Uname {
+    rustix::system::uname()
+}
+
 /// What `PR_SET_MM_MAP` sets: `struct prctl_mm_map` of `linux/prctl.h`.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]

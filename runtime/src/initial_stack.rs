@@ -119,6 +119,23 @@ impl InitialStack {
         })
     }
 
+    /// The entries of the auxiliary vector in their order, the terminator left out: type and value.
+    pub fn auxiliary_entries(&self) -> impl Iterator<Item = (usize, usize)> {
+        let mut at = self.auxv.cast_const();
+        core::iter::from_fn(move || {
+            // SAFETY: the vector consists of pairs and ends with AT_NULL (0), at which `at` stays.
+            unsafe {
+                let key = *at;
+                if key == 0 {
+                    return None;
+                }
+                let value = *at.add(1);
+                at = at.add(2);
+                Some((key, value))
+            }
+        })
+    }
+
     fn auxv_entry(&self, key: AuxKey) -> Option<*mut usize> {
         let mut at = self.auxv;
         // SAFETY: the vector consists of pairs and ends with AT_NULL (0).

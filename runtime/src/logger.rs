@@ -10,7 +10,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::fd::BorrowedFd;
 
 /// The categories of `LD_DEBUG`: name, log target and meaning as `LD_DEBUG=help` prints it.
-pub const CATEGORIES: [(&str, &str); 10] = [
+pub const CATEGORIES: [(&str, &str); 11] = [
     ("libs", "display library search paths"),
     ("reloc", "display relocation processing"),
     ("files", "display progress for input file"),
@@ -20,10 +20,11 @@ pub const CATEGORIES: [(&str, &str); 10] = [
     ("scopes", "display scope information"),
     ("seal", "display what is sealed"),
     ("all", "all previous options combined"),
+    ("unused", "determine unused DSOs"),
     ("help", "display this help message and exit"),
 ];
-/// How many of them are categories of their own.
-const OWN: usize = 8;
+/// How many of them `all` stands for.
+const ALL: usize = 8;
 
 static ENABLED: AtomicU32 = AtomicU32::new(0);
 static OUTPUT: AtomicI32 = AtomicI32::new(2);
@@ -57,21 +58,36 @@ impl Log for Logger {
 }
 
 fn bit(target: &str) -> Option<u32> {
-    CATEGORIES[..OWN].iter().position(|(name, _)| *name == target).map(|i| 1 << i)
+    let named = |(name, _): &(&str, &str)| *name == target && !matches!(target, "all" | "help");
+    CATEGORIES.iter().position(named).map(|i| 1 << i)
+}
+
+/// The words of `LD_DEBUG`.
+fn words(categories: &[u8]) -> impl Iterator<Item = &[u8]> {
+    categories.split(|b| matches!(b, b' ' | b',' | b':')).filter(|word| !word.is_empty())
+}
+
+/// Whether `LD_DEBUG` names a category, which `all` does not stand for.
+pub fn asks_for(categories: &[u8], category: &str) -> bool {
+    words(categories).any(|word| word == category.as_bytes())
 }
 
 /// Installs the logger with the categories that `LD_DEBUG` names; unknown words are reported.
 pub fn install(categories: &[u8]) {
     let mut enabled = 0;
-    for word in categories.split(|b| matches!(b, b' ' | b',' | b':')).filter(|w| !w.is_empty()) {
+    let mut wants_help = false;
+    for word in words(categories) {
         match core::str::from_utf8(word) {
-            Ok("all") => enabled = (1 << OWN) - 1,
-            Ok("help") => help(),
+            Ok("all") => enabled |= (1 << ALL) - 1,
+            Ok("help") => wants_help = true,
             Ok(name) if bit(name).is_some() => enabled |= bit(name).unwrap_or(0),
             _ => {
                 line(format_args!("warning: debug option `{}' unknown; try LD_DEBUG=help", loader::error::Lossy(word)))
             }
         }
+    }
+    if wants_help {
+        help();
     }
     ENABLED.store(enabled, Ordering::Relaxed);
     // Setting the logger twice is the only way this fails.
@@ -93,8 +109,7 @@ fn help() -> ! {
     sys::exit(0)
 }
 
-/// The program's `argv[0]`.
-pub fn program_name() -> &'static [u8] {
+fn program_name() -> &'static [u8] {
     // SAFETY: null, or the argument array, which ends with a null pointer.
     unsafe {
         let argv: *const *const core::ffi::c_char = PROGRAM.load(Ordering::Relaxed).cast();

@@ -39,14 +39,20 @@ pub enum Action {
     /// Run the program.
     #[default]
     Run,
-    /// `--list`: print what it would load.
+    /// `--list`: print what it would load, and where it finds the symbols that follow.
     List,
+    /// `LD_TRACE_LOADED_OBJECTS`: print what it would load, and what else `LD_VERBOSE`, `LD_WARN` and `LD_DEBUG=unused` ask for.
+    Trace,
     /// `--verify`: tell by the exit status whether it could be run.
     Verify,
-    /// `--help`
+    /// `--help`: with a program, its search path is shown.
     Help,
     /// `--version`
     Version,
+    /// `--list-tunables`
+    ListTunables,
+    /// `--list-diagnostics`
+    ListDiagnostics,
 }
 
 /// Why a command line was not understood.
@@ -61,19 +67,20 @@ pub enum OptionError {
 }
 
 impl Options {
-    /// Parses the arguments up to the program's name. Options come first; `--` ends them.
-    pub fn parse(stack: &InitialStack) -> Result<Options, OptionError> {
-        let mut options = Options::default();
+    /// Parses the arguments up to the program's name: the first that does not begin with two hyphens. As in glibc 2.36 `--` is an unknown
+    /// option, of several actions the last counts, but `--version` is answered at once. `action` is what the environment asks for.
+    pub fn parse(stack: &InitialStack, action: Action) -> Result<Options, OptionError> {
+        let mut options = Options { action, ..Options::default() };
         let mut at = 1;
-        while let Some(arg) = stack.arg(at).filter(|a| a.to_bytes().starts_with(b"-")) {
+        while let Some(arg) = stack.arg(at).filter(|a| a.to_bytes().starts_with(b"--")) {
             at += 1;
-            if arg.to_bytes() == b"--" {
-                break;
-            }
             at += options.option(arg, stack.arg(at))?;
+            if options.action == Action::Version {
+                return Ok(options);
+            }
         }
         options.consumed = at;
-        let needs_program = !matches!(options.action, Action::Help | Action::Version);
+        let needs_program = matches!(options.action, Action::Run | Action::List | Action::Trace | Action::Verify);
         if needs_program && stack.arg(at).is_none() {
             return Err(OptionError::MissingProgram);
         }
@@ -86,6 +93,8 @@ impl Options {
         let (action, outcome) = match name.to_bytes() {
             b"--list" => flag(Action::List),
             b"--verify" => flag(Action::Verify),
+            b"--list-tunables" => flag(Action::ListTunables),
+            b"--list-diagnostics" => flag(Action::ListDiagnostics),
             b"--help" => flag(Action::Help),
             b"--version" => flag(Action::Version),
             _ => (self.action, self.setting(name, argument)),
@@ -141,7 +150,7 @@ mod tests {
         words.extend(args.iter().map(|a| a.as_ptr() as usize));
         words.extend([0, 0, 0, 0]);
         // SAFETY: laid out as the kernel does.
-        Options::parse(&unsafe { InitialStack::new(words.as_mut_ptr()) })
+        Options::parse(&unsafe { InitialStack::new(words.as_mut_ptr()) }, Action::Run)
     }
 
     #[test]
@@ -149,11 +158,21 @@ mod tests {
         let options = parse(&[c"ld", c"--argv0", c"x", c"--seal", c"2", c"prog", c"--help"]).expect("valid");
         assert_eq!((options.consumed, options.argv0, options.action), (5, Some(c"x"), Action::Run));
         assert_eq!(options.seal, Some(SealLevel::Enforced));
-        assert_eq!(parse(&[c"ld", c"--", c"-p"]).map(|o| o.consumed), Ok(2));
+        assert_eq!(parse(&[c"ld", c"-p", c"--list"]).map(|o| (o.consumed, o.action)), Ok((1, Action::Run)));
+    }
+
+    #[test]
+    fn the_last_action_counts_but_the_version_is_told_at_once() {
+        let action = |args: &[&'static CStr]| parse(args).map(|o| o.action);
+        assert_eq!(action(&[c"ld", c"--list", c"--verify", c"p"]), Ok(Action::Verify));
+        assert_eq!(action(&[c"ld", c"--help", c"--list-tunables"]), Ok(Action::ListTunables));
+        assert_eq!(action(&[c"ld", c"--version", c"--nonsense"]), Ok(Action::Version));
+        assert_eq!(action(&[c"ld", c"--list-diagnostics"]), Ok(Action::ListDiagnostics));
     }
 
     #[test]
     fn faults_are_named() {
+        assert_eq!(parse(&[c"ld", c"--", c"p"]), Err(OptionError::Unrecognized(c"--")));
         assert_eq!(parse(&[c"ld", c"--nonsense"]), Err(OptionError::Unrecognized(c"--nonsense")));
         assert_eq!(parse(&[c"ld", c"--argv0"]), Err(OptionError::Unrecognized(c"--argv0")));
         assert_eq!(parse(&[c"ld"]), Err(OptionError::MissingProgram));

@@ -151,6 +151,8 @@ impl Checked {
                 replacements.push((loader.interpreter.to_string_lossy().into_owned(), "{loader}"));
             }
             replacements.push((SYSTEM.to_string(), "{loader}"));
+            // A loader in a place of its own is listed with the name that programs have for it.
+            replacements.push(("{loader} => {loader}".to_string(), "{loader}"));
         }
         Normaliser {
             replacements,

@@ -6,11 +6,12 @@
 //! use relocated data of its own and of any other object.
 
 mod binder;
-pub mod lazy;
+mod check;
 mod x86_64;
 
 pub use binder::{is_ifunc, value_of, Binder, Binding, Resolved};
-pub use x86_64::{relocate, run_deferred, Deferred, PltMode};
+pub use check::{references, References};
+pub use x86_64::{bind_slot, relocate, run_deferred, Deferred, PltMode};
 
 use crate::addr::Addr;
 use crate::error::LoadError;

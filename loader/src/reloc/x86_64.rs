@@ -36,11 +36,11 @@ pub enum PltMode {
 /// From how many bytes on a run of pages is worth a system call.
 const LONG_RUN: u64 = 8 * PAGE_SIZE;
 
-fn kind(rela: &Rela) -> u32 {
+pub(super) fn kind(rela: &Rela) -> u32 {
     (rela.r_info & 0xffff_ffff) as u32
 }
 
-fn symbol_index(rela: &Rela) -> u32 {
+pub(super) fn symbol_index(rela: &Rela) -> u32 {
     (rela.r_info >> 32) as u32
 }
 
@@ -106,6 +106,26 @@ fn tables(object: &Object) -> (Option<Table>, Option<Table>) {
     (rela, plt)
 }
 
+/// The relocation records of an object: those of data, and those of the PLT.
+///
+/// # Errors
+/// A table that does not lie in the object.
+pub(super) fn records_of(object: &Object) -> Result<(&'static [Rela], &'static [Rela]), LoadError> {
+    let read = |table: Option<Table>| table.map_or(Ok(&[][..]), |table| records(object, table));
+    let (rela, plt) = tables(object);
+    Ok((read(rela)?, read(plt)?))
+}
+
+fn records(object: &Object, table: Table) -> Result<&'static [Rela], LoadError> {
+    let malformed = |what| LoadError::new(object.display_name(), Reason::Malformed { what, at: table.at.0 });
+    let bad = || malformed("relocation table outside the object");
+    let bytes = object.image.view().bytes(table.at, table.size).ok_or_else(bad)?;
+    if bytes.len() % core::mem::size_of::<Rela>() != 0 {
+        return Err(malformed("relocation table with a partial entry"));
+    }
+    plain::slice_from_bytes(bytes).map_err(|_| bad())
+}
+
 /// Applies what was put off, in the order of the objects given to the first pass.
 ///
 /// # Errors
@@ -145,6 +165,48 @@ pub unsafe fn run_deferred(
     Ok(())
 }
 
+/// Binds the PLT slot of the relocation with an index in `DT_JMPREL`, at its first call; the function's address.
+///
+/// # Errors
+/// No definition, or an index outside the table.
+///
+/// # Safety
+/// As for [`run_deferred`].
+pub unsafe fn bind_slot(
+    binding: &Binding<'_, '_>,
+    index: u64,
+    services: &dyn Services,
+    write: bool,
+) -> Result<u64, LoadError> {
+    let object = binding.object;
+    let pass = Pass {
+        binding,
+        object,
+        image: &object.image,
+        services,
+        name: object.display_name(),
+        window: Cell::new((1, 0)),
+    };
+    let records = match object.dynamic.plt_rela {
+        Some(table) => pass.records(table)?,
+        None => &[],
+    };
+    let bad = || pass.malformed("PLT relocation index outside the table", index);
+    let rela = usize::try_from(index).ok().and_then(|i| records.get(i)).ok_or_else(bad)?;
+    let resolved = binding.resolve(symbol_index(rela), Class::Plt)?;
+    let mut value = binding.address(&resolved);
+    if resolved.is_ifunc() {
+        // SAFETY: the caller's contract.
+        value = unsafe { services.call_resolver(crate::addr::Addr(value as usize)) };
+    }
+    let slot = VAddr(rela.r_offset);
+    let read_only = object.relro.as_ref().is_some_and(|r| r.contains(&slot));
+    if write && !read_only && value != 0 {
+        object.image.write_u64(slot, value);
+    }
+    Ok(value)
+}
+
 struct Pass<'p, 'b, 'o> {
     binding: &'p Binding<'b, 'o>,
     object: &'o Object,
@@ -165,12 +227,7 @@ impl Pass<'_, '_, '_> {
     }
 
     fn records(&self, table: Table) -> Result<&'static [Rela], LoadError> {
-        let bad = || self.malformed("relocation table outside the object", table.at.0);
-        let bytes = self.image.view().bytes(table.at, table.size).ok_or_else(bad)?;
-        if bytes.len() % core::mem::size_of::<Rela>() != 0 {
-            return Err(self.malformed("relocation table with a partial entry", table.at.0));
-        }
-        plain::slice_from_bytes(bytes).map_err(|_| bad())
+        records(self.object, table)
     }
 
     #[inline]

@@ -50,6 +50,15 @@ pub enum DataSealing {
 }
 
 impl DataSealing {
+    /// The word for it in `GLIBC_TUNABLES`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Never => "0",
+            Self::Always => "1",
+        }
+    }
+
     /// Whether data is sealed at this level.
     pub fn at(self, level: SealLevel) -> bool {
         match self {
@@ -72,6 +81,16 @@ pub enum Policy {
     UnmarkedProgram,
 }
 
+impl Policy {
+    /// The word for it in `GLIBC_TUNABLES`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Marked | Self::UnmarkedProgram => "marked",
+        }
+    }
+}
+
 /// Which memory is anonymous: `ldseal.anonymous`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Anonymous {
@@ -80,6 +99,16 @@ pub enum Anonymous {
     Relro,
     /// `all`: text and read-only data too.
     All,
+}
+
+impl Anonymous {
+    /// The word for it in `GLIBC_TUNABLES`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Relro => "relro",
+            Self::All => "all",
+        }
+    }
 }
 
 /// What memory holds the images of objects, but for their RELRO, which is always anonymous.

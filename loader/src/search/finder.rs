@@ -55,6 +55,18 @@ pub struct Finder {
     library_path_ready: bool,
 }
 
+/// A search path by its parts, in search order; the cache comes before the last. Paths are as in [`Finder::search_list`].
+pub struct SearchParts {
+    /// DT_RPATH.
+    pub rpath: Vec<Vec<u8>>,
+    /// LD_LIBRARY_PATH or `--library-path`.
+    pub library_path: Vec<Vec<u8>>,
+    /// DT_RUNPATH.
+    pub runpath: Vec<Vec<u8>>,
+    /// The default directories.
+    pub default: Vec<Vec<u8>>,
+}
+
 /// Names a file after `library`.
 fn c_string(bytes: &[u8]) -> Result<CString, LoadError> {
     CString::new(bytes).map_err(|_| LoadError::system(bytes, "cannot open shared object file", Errno::NOENT))
@@ -83,6 +95,13 @@ impl Finder {
         }
     }
 
+    /// A finder that knows no directories, only the cache.
+    pub fn of_cache(options: SearchOptions) -> Finder {
+        let mut finder = Finder::new(SearchOptions { library_path: None, ..options });
+        finder.common.default = SearchList::default();
+        finder
+    }
+
     /// The directories in which a library that `id` needs is searched, in order; the cache, which is asked before the default directories,
     /// is none. Paths end with a slash, but for the empty one of the working directory. As in glibc, an object's own list is left
     /// out once it is known that none of its directories exists.
@@ -104,6 +123,20 @@ impl Finder {
             lists.push(&self.common.default);
         }
         lists.into_iter().flat_map(SearchList::directories).map(|d| self.directories.path(d).to_vec()).collect()
+    }
+
+    /// The search path of a program by its parts, for those who want to show it: as [`Finder::search_list`], but with what is known to be
+    /// missing. Without a program there are no paths of its own.
+    pub fn search_parts(&mut self, program: Option<ObjectId>, objects: &ObjectTable) -> SearchParts {
+        self.prepare(program, program, objects);
+        let own = program.and_then(|id| self.paths.get(&id));
+        let paths = |list: &SearchList| list.directories().map(|d| self.directories.path(d).to_vec()).collect();
+        SearchParts {
+            rpath: own.filter(|own| !own.has_runpath).map_or_else(Vec::new, |own| paths(&own.rpath)),
+            library_path: paths(&self.common.library_path),
+            runpath: own.map_or_else(Vec::new, |own| paths(&own.runpath)),
+            default: paths(&self.common.default),
+        }
     }
 
     /// Gives back what only a transaction needs: the mapped cache. The next one looks at the file anew, which may have changed.

@@ -8,15 +8,22 @@
 use alloc::vec::Vec;
 
 /// Levels of the psABI with a subdirectory of their own, best first, and the bit of each in `X86_ISA_1_NEEDED`'s numbering.
-const ISA_LEVELS: [(&[u8], u32); 3] = [(b"x86-64-v4", 1 << 3), (b"x86-64-v3", 1 << 2), (b"x86-64-v2", 1 << 1)];
+pub const ISA_LEVELS: [(&[u8], u32); 3] = [(b"x86-64-v4", 1 << 3), (b"x86-64-v3", 1 << 2), (b"x86-64-v2", 1 << 1)];
 
 /// Names of the bits of glibc's own hwcap word for x86 (not the kernel's AT_HWCAP), by bit number.
-const LEGACY_NAMES: [&[u8]; 3] = [b"sse2", b"x86_64", b"avx512_1"];
+pub const LEGACY_NAMES: [&[u8]; 3] = [b"sse2", b"x86_64", b"avx512_1"];
 
 /// Platforms in the order of their bits in a cache entry, from bit [`FIRST_PLATFORM`] on.
 const PLATFORMS: [&[u8]; 4] = [b"i586", b"i686", b"haswell", b"xeon_phi"];
 const FIRST_PLATFORM: u32 = 48;
 const PLATFORM_MASK: u64 = 0xf << FIRST_PLATFORM;
+/// The number of a platform's bit in a cache entry.
+#[must_use]
+pub fn platform_bit(name: &[u8]) -> Option<u32> {
+    let index = PLATFORMS.iter().position(|&known| known == name)?;
+    u32::try_from(index).ok()?.checked_add(FIRST_PLATFORM)
+}
+
 /// Set in cache entries of `tls` subdirectories.
 const TLS_BIT: u64 = 1 << 63;
 
@@ -25,6 +32,9 @@ const TLS_BIT: u64 = 1 << 63;
 pub struct Machine<'a> {
     /// The psABI levels the CPU has, as the bits of `GNU_PROPERTY_X86_ISA_1_NEEDED`: baseline 1, v2 2, v3 4, v4 8.
     pub isa_1: u32,
+    /// Of these, the levels that the user has disabled a feature of: their subdirectories are not searched, though objects that need
+    /// them are loaded.
+    pub disabled_levels: u32,
     /// glibc's `_dl_platform`: `haswell`, `xeon_phi`, or the kernel's AT_PLATFORM, `x86_64`.
     pub platform: Option<&'a [u8]>,
     /// glibc's `_dl_hwcap & hwcap_mask`: 2 is x86_64, 4 avx512_1.
@@ -40,6 +50,30 @@ pub struct Machine<'a> {
 pub struct Hwcaps<'a> {
     machine: Machine<'a>,
     names: Vec<&'a [u8]>,
+    /// How many of the names are the user's.
+    prepended: usize,
+    /// Which of the levels `--glibc-hwcaps-mask` lets be searched.
+    unmasked: [bool; 3],
+}
+
+/// A subdirectory of `glibc-hwcaps`, and what becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Name<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// It is a level that the CPU has.
+    pub supported: bool,
+    /// It is searched.
+    pub searched: bool,
+    /// It is a level that `--glibc-hwcaps-mask` leaves out.
+    pub masked: bool,
+}
+
+impl Machine<'_> {
+    /// The levels whose subdirectories suit it.
+    fn levels(&self) -> u32 {
+        self.isa_1 & !self.disabled_levels
+    }
 }
 
 impl<'a> Hwcaps<'a> {
@@ -47,13 +81,25 @@ impl<'a> Hwcaps<'a> {
     #[must_use]
     pub fn new(machine: Machine<'a>, prepend: Option<&'a [u8]>, mask: Option<&[u8]>) -> Self {
         let mut names: Vec<&[u8]> = list(prepend.unwrap_or_default()).collect();
-        for (name, bit) in ISA_LEVELS {
-            let kept = mask.is_none_or(|mask| list(mask).any(|kept| kept == name));
-            if machine.isa_1 & bit != 0 && kept {
+        let prepended = names.len();
+        let unmasked = ISA_LEVELS.map(|(name, _)| mask.is_none_or(|mask| list(mask).any(|unmasked| unmasked == name)));
+        for ((name, bit), unmasked) in ISA_LEVELS.into_iter().zip(unmasked) {
+            if machine.levels() & bit != 0 && unmasked {
                 names.push(name);
             }
         }
-        Hwcaps { machine, names }
+        Hwcaps { machine, names, prepended, unmasked }
+    }
+
+    /// Every name below `glibc-hwcaps/` that could be searched, best first: those of the user's choice, then the levels.
+    pub fn known_names(&self) -> impl Iterator<Item = Name<'a>> + '_ {
+        let own = self.names.iter().take(self.prepended);
+        let own = own.map(|&name| Name { name, supported: false, searched: true, masked: false });
+        let levels = ISA_LEVELS.into_iter().zip(self.unmasked).map(|((name, bit), unmasked)| {
+            let supported = self.machine.levels() & bit != 0;
+            Name { name, supported, searched: supported && unmasked, masked: !unmasked }
+        });
+        own.chain(levels)
     }
 
     /// The names below `glibc-hwcaps/` that are searched, best first.
@@ -116,8 +162,29 @@ pub(crate) fn list(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 mod tests {
     use super::*;
 
-    const MACHINE: Machine<'static> =
-        Machine { isa_1: 7, platform: Some(b"haswell"), hwcap: 6, os_version: 0x060c05, legacy_subdirectories: true };
+    const MACHINE: Machine<'static> = Machine {
+        isa_1: 7,
+        disabled_levels: 0,
+        platform: Some(b"haswell"),
+        hwcap: 6,
+        os_version: 0x060c05,
+        legacy_subdirectories: true,
+    };
+
+    #[test]
+    fn what_the_user_disables_or_masks_is_told_apart() {
+        let disabled = Machine { disabled_levels: 4, ..MACHINE };
+        let hwcaps = Hwcaps::new(disabled, Some(b"own"), Some(b"x86-64-v4:x86-64-v3"));
+        let known: Vec<_> = hwcaps.known_names().map(|n| (n.name, n.supported, n.searched, n.masked)).collect();
+        let expected: [(&[u8], bool, bool, bool); 4] = [
+            (b"own", false, true, false),
+            (b"x86-64-v4", false, false, false),
+            (b"x86-64-v3", false, false, false),
+            (b"x86-64-v2", true, false, true),
+        ];
+        assert_eq!(known, expected);
+        assert_eq!(hwcaps.names(), [b"own"]);
+    }
 
     #[test]
     fn levels_come_best_first_behind_what_the_user_prepends() {

@@ -83,6 +83,7 @@ impl SystemLoader {
             isa_1: self.number("x86.cpu_features.isa_1") as u32,
             platform: self.value("dl_platform").map(str::as_bytes),
             hwcap: self.number("dl_hwcap") & self.number("dl_hwcap_important"),
+            disabled_levels: 0,
             os_version: 0,
             legacy_subdirectories: minor <= 36,
         }

@@ -2,10 +2,10 @@
 
 pub mod cpu;
 pub mod debugger;
+pub mod diagnostics;
 pub mod exports;
 pub mod find_object;
 pub mod globals;
-pub mod gscope;
 pub mod hook;
 pub mod layout;
 pub mod libc;

@@ -299,5 +299,7 @@ impl<'a> TunableSet<'a> {
     }
 }
 
+pub mod list;
+
 #[cfg(test)]
 mod tests;

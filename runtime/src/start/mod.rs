@@ -4,7 +4,9 @@
 //! all relocation before any IFUNC resolver that might use it, libc's early initialisation before any constructor.
 
 mod disguise;
+mod help;
 mod images;
+mod listing;
 mod objects;
 mod request;
 
@@ -84,15 +86,20 @@ fn report(stack: &InitialStack, failure: &Failure) -> ! {
         }
         Failure::Symbol(error) => crate::logger::line(format_args!("{program}: symbol lookup error: {error}")),
         Failure::Versions(errors) => {
-            for error in errors {
-                crate::logger::line(format_args!("{program}: {error}"));
-            }
+            tell_versions(stack, errors);
             // As in glibc, where this is the one failure with another status.
             sys::exit(1);
         }
         Failure::Other(text) => crate::logger::line(format_args!("{program}: {text}")),
     }
     sys::exit(127)
+}
+
+fn tell_versions(stack: &InitialStack, errors: &[LoadError]) {
+    let program = Lossy(stack.arg(0).map_or(&b"ld-seal.so"[..], |a| a.to_bytes()));
+    for error in errors {
+        crate::logger::line(format_args!("{program}: {error}"));
+    }
 }
 
 fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -> Result<Target, Failure> {
@@ -105,7 +112,17 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
         stack.shorten_variable(b"GLIBC_TUNABLES", |value| tunables.filter_for_children(value));
         stack.retain_environment(|e| !tunables.erases_variable(e.split(|&b| b == b'=').next().unwrap_or(e)));
     }
-    let mut loaded = Loaded::load(stack, request, &cpu, base, dynamic)?;
+    let hwcap_mask = tunables.number_of(b"glibc.cpu.hwcap_mask");
+    match request.options.action {
+        Action::Help | Action::Version => help::help(request, &cpu, hwcap_mask),
+        Action::ListTunables => help::tunables(request, &tunables),
+        Action::ListDiagnostics => help::diagnostics(stack, request, &cpu),
+        Action::Run | Action::List | Action::Trace | Action::Verify => {}
+    }
+    let mut loaded = Loaded::load(stack, request, &cpu, hwcap_mask, base, dynamic)?;
+    if matches!(request.options.action, Action::List | Action::Trace) {
+        return answer(stack, request, &loaded);
+    }
     let mut seal_tunables = request.seal;
     seal_tunables.judge_program(|| {
         let main = &loaded.linker.objects[loaded.main];
@@ -113,9 +130,6 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
     });
     let layout = choose_layout(&loaded)?;
     process::set_layout(layout);
-    if matches!(request.options.action, Action::List | Action::Verify) {
-        request::answer(request.options.action, &loaded);
-    }
     log_scopes(&loaded);
     check_versions(&loaded)?;
     program::check_objects(&loaded.linker, &loaded.closure, cpu.isa_1)?;
@@ -167,6 +181,17 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
     commit(layout)?;
     // SAFETY: everything is relocated, and this is the only thread.
     Ok(unsafe { hand_over(&order) })
+}
+
+/// Answers instead of a start. What versions lack is said, and nothing follows from it.
+fn answer(stack: &InitialStack, request: &Request, loaded: &Loaded) -> Result<Target, Failure> {
+    if let Err(Failure::Versions(errors)) = check_versions(loaded) {
+        tell_versions(stack, &errors);
+    }
+    match request.options.action {
+        Action::Trace => match listing::trace(request, loaded)? {},
+        _ => match listing::list(stack, loaded)? {},
+    }
 }
 
 fn system(what: &'static str, errno: rustix::io::Errno) -> Failure {

@@ -1,8 +1,8 @@
 //! Loading the program, the preloads and everything they need.
 
-use super::images;
 use super::request::{self, Request};
 use super::Failure;
+use super::{images, listing};
 use crate::glibc::cpu::CpuFeatures;
 use crate::glibc::libc;
 use crate::glibc::link_map::LinkMaps;
@@ -13,6 +13,7 @@ use alloc::borrow::ToOwned;
 use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::ffi::CStr;
+use goblin::elf64::dynamic::{DT_NEEDED, DT_NULL, DT_SONAME, DT_STRTAB};
 use goblin::elf64::program_header::{PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_PHDR};
 use loader::addr::{Addr, Bias, VAddr};
 use loader::elf::header::{self, ProgramHeader};
@@ -24,8 +25,7 @@ use loader::linker::Linker;
 use loader::map::plan;
 use loader::object::{Kind, Object, ObjectId, Origin, BASE_NAMESPACE};
 use loader::program::{self, Parts, Preloads, Program};
-use loader::seal::tunables::ImageMemory;
-use loader::search::finder::{self, Finder};
+use loader::search::finder::{self, Finder, SearchOptions};
 use loader::sys;
 use rustix::fd::AsFd;
 
@@ -55,32 +55,37 @@ impl Loaded {
         stack: &mut InitialStack,
         request: &Request,
         cpu: &CpuFeatures,
+        hwcap_mask: u64,
         base: Addr,
         dynamic: Addr,
     ) -> Result<Loaded, Failure> {
-        let finder = Finder::new(request.search_options(cpu));
+        let options = request.search_options(cpu, hwcap_mask);
         let program = match &request.program {
-            None => adopt_program(stack, request.seal.image_memory())?,
-            Some(path) => load_program(stack, request, path, base).inspect_err(|_| {
+            None => adopt_program(stack, request)?,
+            Some(path) => load_program(stack, request, options.clone(), path, base).inspect_err(|_| {
                 if request.options.action == Action::Verify {
                     // What can't even be mapped is told by the status alone.
                     sys::exit(1);
                 }
             })?,
         };
+        if request.options.action == Action::Verify {
+            listing::verify(&program);
+        }
+        let finder = Finder::new(options);
         let vdso = match stack.aux(AuxKey::VdsoHeader).map(Addr) {
             None => None,
             // SAFETY: the kernel says that its vDSO is there.
             Some(header) => unsafe { program::vdso(header)? },
         };
-        let interpreter = adopt_interpreter(base, dynamic, interpreter_name(&program, request))?;
+        let interpreter = adopt_interpreter(base, dynamic, InterpreterNames::of(&program, request))?;
         let called = stack.arg(0).map_or(&b"<main program>"[..], CStr::to_bytes).to_vec();
         let preloads = Preloads {
             environment: request.environment.preload.unwrap_or_default(),
             option: request.options.preload.unwrap_or_default(),
             secure: request.secure,
         };
-        let listing = request.options.action == Action::List;
+        let listing = request.options.action == Action::Trace;
         let parts = Parts { program, called, vdso, interpreter, memory: request.seal.image_memory() };
         let program = Program::load(parts, finder, preloads, listing, &mut logger::line)?;
         let Program { linker, finder, main, interpreter, vdso, closure } = program;
@@ -90,7 +95,7 @@ impl Loaded {
 }
 
 /// The program that the kernel has mapped and told of in the auxiliary vector.
-fn adopt_program(stack: &InitialStack, memory: ImageMemory) -> Result<Object, Failure> {
+fn adopt_program(stack: &InitialStack, request: &Request) -> Result<Object, Failure> {
     let (at, count) = (stack.aux(AuxKey::Phdr).unwrap_or(0), stack.aux(AuxKey::Phnum).unwrap_or(0));
     // SAFETY: the kernel says that they are there.
     let headers = unsafe { program::headers_in_table(Addr(at), count) };
@@ -101,7 +106,7 @@ fn adopt_program(stack: &InitialStack, memory: ImageMemory) -> Result<Object, Fa
     let mut image =
         unsafe { Image::adopt(&headers, bias) }.ok_or_else(|| broken("object file has no loadable segments"))?;
     let relro = loader::relro::pages(&headers).map_err(|reason| LoadError::new(program_name(stack), reason))?;
-    images::complete(program_name(stack), &headers, &mut image, relro.as_ref(), memory)?;
+    images::complete(program_name(stack), &headers, &mut image, relro.as_ref(), request.seal.image_memory())?;
     let origin = Origin { name: CString::default(), kind: Kind::Executable, file: None, entry };
     let mut object = Object::parse(origin, headers, image).map_err(|mut e| {
         e.object = program_name(stack).to_vec();
@@ -110,7 +115,7 @@ fn adopt_program(stack: &InitialStack, memory: ImageMemory) -> Result<Object, Fa
     if object.headers_at == Addr(0) {
         object.headers_at = Addr(at);
     }
-    object.origin = executable_origin();
+    object.origin = executable_origin(request);
     Ok(object)
 }
 
@@ -130,30 +135,38 @@ fn program_bias(headers: &[ProgramHeader], at: Addr) -> Bias {
     }
 }
 
-/// The directory of the file that is being executed, links resolved.
-fn executable_origin() -> Option<Vec<u8>> {
+/// The directory of the file that is being executed, links resolved; without `/proc` what `LD_ORIGIN_PATH` says.
+fn executable_origin(request: &Request) -> Option<Vec<u8>> {
     let mut buffer = [0u8; 4096];
-    let path = sys::read_link(c"/proc/self/exe", &mut buffer).ok()?;
-    path.starts_with(b"/").then(|| finder::origin_of(path)).flatten()
+    match sys::read_link(c"/proc/self/exe", &mut buffer) {
+        Ok(path) if path.starts_with(b"/") => finder::origin_of(path),
+        _ => {
+            let path = request.environment.origin_path?;
+            let bare = path.iter().rposition(|&b| b != b'/').map_or(1, |last| last + 1).min(path.len());
+            Some(path[..bare].to_vec())
+        }
+    }
 }
 
 /// The program that the command line names.
 fn load_program(
     stack: &mut InitialStack,
     request: &Request,
+    options: SearchOptions,
     path: &'static CStr,
     base: Addr,
 ) -> Result<Object, Failure> {
-    let opened = program::open(path, request.search_options(&CpuFeatures::default()))?;
-    request::refuse_own_image(&opened, base)?;
+    let opened = program::open(path, options)?;
     let has_interpreter = header::find(&opened.headers, PT_INTERP).is_some();
     // A file that can't be mapped is not given to the kernel either: what is wrong with it is said below.
     let can_be_mapped = plan::plan(opened.header.e_type, &opened.headers, opened.status.size).is_ok();
     if !has_interpreter && can_be_mapped && request.options.action == Action::Run && !needs_libraries(&opened) {
+        request::refuse_interpreter(request, soname_in_file(&opened).as_deref());
         return Err(request::execute_static(stack, request, &opened));
     }
     let origin = request.program_origin(&opened);
     let object = program::executable(opened, path, origin, request.seal.image_memory())?;
+    request::refuse_interpreter(request, object.soname());
     stack.set_aux(AuxKey::Phdr, object.headers_at.0);
     stack.set_aux(AuxKey::Phnum, object.headers.len());
     stack.set_aux(AuxKey::Entry, object.image.bias.run_time(object.entry).0);
@@ -165,42 +178,64 @@ fn load_program(
     Ok(object)
 }
 
-/// Whether a file without an interpreter of its own has `DT_NEEDED` entries: then it is for us; else it is a static program.
-fn needs_libraries(opened: &Opened) -> bool {
+/// The dynamic section of a file: tags with their values.
+fn dynamic_in_file(opened: &Opened) -> Vec<(u64, u64)> {
     let Some(h) = header::find(&opened.headers, PT_DYNAMIC) else {
-        return false;
+        return Vec::new();
     };
     let mut section = alloc::vec![0u8; h.p_filesz.min(64 * 1024) as usize];
     let read = sys::read_at(opened.fd.as_fd(), &mut section, h.p_offset).unwrap_or(0);
-    const DT_NEEDED: u64 = 1;
-    section[..read]
-        .chunks_exact(16)
-        .map(|e| u64_at(e, 0))
-        .take_while(|tag| *tag != Some(0))
-        .any(|tag| tag == Some(DT_NEEDED))
+    let entries = section[..read].chunks_exact(16).map_while(|e| Some((u64_at(e, 0)?, u64_at(e, 8)?)));
+    entries.take_while(|(tag, _)| *tag != DT_NULL).collect()
 }
 
-/// What the interpreter is called: as the program's PT_INTERP says, or as it was invoked.
-fn interpreter_name(program: &Object, request: &Request) -> CString {
-    let from_program = header::find(&program.headers, PT_INTERP).and_then(|h| {
-        let view = program.image.view();
-        let bytes = view.bytes(VAddr(h.p_vaddr), h.p_filesz)?;
-        Some(CStr::from_bytes_until_nul(bytes).ok()?.to_owned())
-    });
-    let invoked = request.invoked_as.map(CStr::to_owned);
-    let chosen = if request.program.is_some() { invoked.or(from_program) } else { from_program };
-    chosen.unwrap_or_else(|| c"ld-seal.so".to_owned())
+/// Whether a file without an interpreter of its own has `DT_NEEDED` entries: then it is for us; else it is a static program.
+fn needs_libraries(opened: &Opened) -> bool {
+    dynamic_in_file(opened).iter().any(|(tag, _)| *tag == DT_NEEDED)
 }
 
-fn adopt_interpreter(base: Addr, dynamic: Addr, name: CString) -> Result<Object, Failure> {
+/// `DT_SONAME` of a file that is not mapped.
+fn soname_in_file(opened: &Opened) -> Option<Vec<u8>> {
+    let section = dynamic_in_file(opened);
+    let value = |wanted| section.iter().find(|(tag, _)| *tag == wanted).map(|(_, value)| *value);
+    let at = value(DT_STRTAB)?.checked_add(value(DT_SONAME)?)?;
+    let holds = |h: &&ProgramHeader| h.p_type == PT_LOAD && at.checked_sub(h.p_vaddr).is_some_and(|o| o < h.p_filesz);
+    let segment = opened.headers.iter().find(holds)?;
+    let mut name = [0u8; 256];
+    let read = sys::read_at(opened.fd.as_fd(), &mut name, segment.p_offset.checked_add(at - segment.p_vaddr)?).ok()?;
+    Some(name[..read].split(|&b| b == 0).next()?.to_vec())
+}
+
+/// What the interpreter is called: by the program, in its PT_INTERP, and by its file, which is the same unless it was invoked directly.
+struct InterpreterNames {
+    by_program: CString,
+    file: CString,
+}
+
+impl InterpreterNames {
+    fn of(program: &Object, request: &Request) -> InterpreterNames {
+        let from_program = header::find(&program.headers, PT_INTERP).and_then(|h| {
+            let view = program.image.view();
+            let bytes = view.bytes(VAddr(h.p_vaddr), h.p_filesz)?;
+            Some(CStr::from_bytes_until_nul(bytes).ok()?.to_owned())
+        });
+        let usual = || CString::new(program::INTERPRETER_PATH).unwrap_or_default();
+        let by_program = from_program.unwrap_or_else(usual);
+        let invoked = request.invoked_as.filter(|_| request.program.is_some()).map(CStr::to_owned);
+        InterpreterNames { file: invoked.unwrap_or_else(|| by_program.clone()), by_program }
+    }
+}
+
+fn adopt_interpreter(base: Addr, dynamic: Addr, names: InterpreterNames) -> Result<Object, Failure> {
     // SAFETY: this very code runs from that image.
     let headers = unsafe { program::headers_at(base) };
     let bias = Bias::between(base, VAddr(0));
     // SAFETY: this very code runs from that image.
     let image = unsafe { Image::adopt(&headers, bias) }
-        .ok_or_else(|| LoadError::fault(name.to_bytes(), "object file has no loadable segments"))?;
-    let origin = Origin { name, kind: Kind::Interpreter, file: None, entry: VAddr(0) };
-    let object = Object::parse(origin, headers, image)?;
+        .ok_or_else(|| LoadError::fault(names.file.to_bytes(), "object file has no loadable segments"))?;
+    let origin = Origin { name: names.file, kind: Kind::Interpreter, file: None, entry: VAddr(0) };
+    let mut object = Object::parse(origin, headers, image)?;
+    object.asked = Some(names.by_program.into_bytes());
     debug_assert_eq!(object.image.bias.run_time(object.dynamic_at), dynamic);
     Ok(program::as_interpreter(object))
 }

@@ -1,8 +1,7 @@
 //! What this start is asked to do: by the kernel, the command line and the environment.
 
-use super::disguise;
-use super::objects::Loaded;
-use super::Failure;
+use super::{disguise, help, Failure};
+use crate::auxv;
 use crate::environment::{self, Environment};
 use crate::glibc::cpu::CpuFeatures;
 use crate::glibc::tunables::{Mode, Tunable, TunableSet};
@@ -14,10 +13,10 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 use core::sync::atomic::Ordering;
 use loader::addr::Addr;
+use loader::errno;
 use loader::error::Lossy;
 use loader::file::Opened;
 use loader::lookup;
-use loader::object::Kind;
 use loader::program;
 use loader::reloc::PltMode;
 use loader::seal::tunables::{SealLevel, SealTunables};
@@ -51,6 +50,13 @@ impl Request {
         let environment = Environment::read(stack, secure);
         if secure {
             stack.retain_environment(environment::is_safe);
+            if environment.trace.is_some() {
+                // As in glibc, which gives no other sign: a privileged program is run, or nothing is.
+                sys::exit(5);
+            }
+        }
+        if environment.show_auxv {
+            auxv::show(stack);
         }
         lookup::DYNAMIC_WEAK.store(environment.dynamic_weak, Ordering::Relaxed);
         logger::install(environment.debug.unwrap_or_default());
@@ -61,8 +67,9 @@ impl Request {
             None | Some(0) => true,
             Some(at) => at != base.0,
         };
+        let traced = if environment.trace.is_some() { Action::Trace } else { Action::Run };
         let mut request = Request {
-            options: Options::default(),
+            options: Options { action: traced, ..Options::default() },
             environment,
             secure,
             seal,
@@ -75,20 +82,15 @@ impl Request {
                 disguise::copy_arguments(stack);
             }
             request.invoked_as = stack.arg(0);
-            request.options = Options::parse(stack).unwrap_or_else(|error| refuse(stack, error));
-            match request.options.action {
-                Action::Help => help(),
-                Action::Version => version(),
-                Action::Run | Action::List | Action::Verify => {}
+            request.options = Options::parse(stack, traced).unwrap_or_else(|error| refuse(stack, error));
+            if request.options.action == Action::Version {
+                help::version();
             }
             if let Some(level) = request.options.seal {
                 seal.level = level;
                 request.seal = seal;
             }
             request.take_off_own_arguments(stack);
-        }
-        if environment.trace {
-            request.options.action = Action::List;
         }
         request
     }
@@ -108,12 +110,18 @@ impl Request {
         }
     }
 
-    /// Where libraries are searched.
-    pub fn search_options(&self, cpu: &CpuFeatures) -> SearchOptions {
+    /// Where libraries are searched. `hwcap_mask` is glibc's tunable of that name.
+    pub fn search_options(&self, cpu: &CpuFeatures, hwcap_mask: u64) -> SearchOptions {
         // The kernel's AT_PLATFORM where the processor has no name of its own.
         let platform = Some(cpu.platform().map_or(&b"x86_64"[..], str::as_bytes));
-        let machine =
-            Machine { isa_1: cpu.isa_1, platform, hwcap: cpu.hwcap(), os_version: 0, legacy_subdirectories: true };
+        let machine = Machine {
+            isa_1: cpu.isa_1,
+            disabled_levels: cpu.disabled_levels(),
+            platform,
+            hwcap: cpu.hwcap() & hwcap_mask,
+            os_version: 0,
+            legacy_subdirectories: true,
+        };
         let library_path = self.options.library_path.or(self.environment.library_path).filter(|_| !self.secure);
         SearchOptions {
             library_path: library_path.map(<[u8]>::to_vec),
@@ -133,6 +141,11 @@ impl Request {
             Mode::Ordinary
         };
         TunableSet::from_environment(table, mode, stack.environment())
+    }
+
+    /// Where profiles are written.
+    pub fn profile_output(&self) -> &'static [u8] {
+        self.environment.profile_output.unwrap_or(if self.secure { b"/var/profile" } else { b"/var/tmp" })
     }
 
     /// How PLT slots are bound.
@@ -194,90 +207,19 @@ pub fn execute_static(stack: &InitialStack, request: &Request, opened: &Opened) 
     // SAFETY: the kernel's arrays end with null pointers.
     let errno =
         unsafe { sys::execve(&opened.path, stack.argv().cast_const().cast(), stack.envp().cast_const().cast()) };
-    Failure::Other(alloc::format!("cannot execute {name}: {}", errno.raw_os_error()))
+    let me = Lossy(program::INTERPRETER_SONAME);
+    match errno::name(errno) {
+        Some(reason) => logger::line(format_args!("{me}: cannot execute {name}: {reason}")),
+        None => logger::line(format_args!("{me}: cannot execute {name}: {}", errno.raw_os_error())),
+    }
+    sys::exit(127)
 }
 
-/// Refuses to load the interpreter as a program.
-pub fn refuse_own_image(opened: &Opened, base: Addr) -> Result<(), Failure> {
-    // SAFETY: this very code runs from the image at `base`.
-    let own = unsafe { program::headers_at(base) };
-    let same = own.len() == opened.headers.len()
-        && own
-            .iter()
-            .zip(&opened.headers)
-            .all(|(a, b)| (a.p_type, a.p_vaddr, a.p_memsz) == (b.p_type, b.p_vaddr, b.p_memsz));
-    if same {
-        let text = alloc::format!("{}: loader cannot load itself", Lossy(opened.path.to_bytes()));
-        return Err(Failure::Other(text));
+/// Refuses to load the interpreter as a program: it is known by its `DT_SONAME`, as in glibc. It can be listed.
+pub fn refuse_interpreter(request: &Request, soname: Option<&[u8]>) {
+    if request.options.action == Action::Run && soname == Some(program::INTERPRETER_SONAME) {
+        let name = Lossy(program::INTERPRETER_SONAME);
+        logger::line(format_args!("{name}: loader cannot load itself"));
+        sys::exit(127)
     }
-    Ok(())
-}
-
-/// Answers `--list` and `--verify`.
-pub fn answer(action: Action, loaded: &Loaded) -> ! {
-    let main = &loaded.linker.objects[loaded.main];
-    if main.dynamic.entries.is_empty() {
-        if action == Action::List {
-            logger::print(format_args!("\tstatically linked\n"));
-        }
-        sys::exit(i32::from(action == Action::Verify));
-    }
-    if action == Action::Verify {
-        // As glibc: 0 for a program that can be run, 2 for one without an interpreter of its own.
-        let has_interpreter =
-            loader::elf::header::find(&main.headers, goblin::elf64::program_header::PT_INTERP).is_some();
-        sys::exit(if has_interpreter { 0 } else { 2 });
-    }
-    let missing = loaded.linker.missing.as_deref().unwrap_or_default();
-    // When places were counted, the interpreter still stood near the start of the list.
-    let not_found = |before: usize| {
-        for (_, name) in missing.iter().filter(|(place, _)| *place == before + 1) {
-            logger::print(format_args!("\t{} => not found\n", Lossy(name)));
-        }
-    };
-    let list = &loaded.linker.namespace(loader::object::BASE_NAMESPACE).list;
-    for (index, &id) in list.iter().enumerate() {
-        not_found(index);
-        let object = &loaded.linker.objects[id];
-        let (name, start) = (Lossy(object.name.to_bytes()), object.image.range.start.0);
-        match (object.kind, object.asked_as()) {
-            (Kind::Executable, _) => {}
-            (Kind::Library, Some(asked)) if asked != object.name.to_bytes() => {
-                logger::print(format_args!("\t{} => {name} ({start:#018x})\n", Lossy(asked)));
-            }
-            _ => logger::print(format_args!("\t{name} ({start:#018x})\n")),
-        }
-    }
-    not_found(list.len());
-    sys::exit(0)
-}
-
-fn help() -> ! {
-    logger::print(format_args!(
-        "Usage: ld-seal.so [OPTION]... PROGRAM [ARGUMENT]...\n\
-         Loads PROGRAM and the libraries it needs, seals them in memory, and runs it.\n\n\
-         \x20 --list                 list all dependencies and how they are resolved\n\
-         \x20 --verify               tell by the exit status whether PROGRAM can be run\n\
-         \x20 --inhibit-cache        do not use /etc/ld.so.cache\n\
-         \x20 --library-path PATH    use PATH instead of LD_LIBRARY_PATH\n\
-         \x20 --glibc-hwcaps-prepend LIST\n\
-         \x20                        search glibc-hwcaps subdirectories in LIST first\n\
-         \x20 --glibc-hwcaps-mask LIST\n\
-         \x20                        search only those built-in subdirectories that LIST has\n\
-         \x20 --inhibit-rpath LIST   ignore DT_RPATH and DT_RUNPATH of the objects in LIST\n\
-         \x20 --preload LIST         load the objects in LIST first\n\
-         \x20 --argv0 STRING         set argv[0] to STRING\n\
-         \x20 --seal LEVEL           0: seal nothing, 1: what can be sealed (the default), 2: all or die\n\
-         \x20 --execfn FILE          name the process after FILE (goes with --launched)\n\
-         \x20 --launched             look like a direct start of PROGRAM (used by ldseal run)\n\
-         \x20 --help                 show this help\n\
-         \x20 --version              show the version\n\n\
-         Children are not sealed unless GLIBC_TUNABLES=glibc.rtld.seal is set and this is their interpreter.\n"
-    ));
-    sys::exit(0)
-}
-
-fn version() -> ! {
-    logger::print(format_args!("ld-seal.so {}\n", env!("CARGO_PKG_VERSION")));
-    sys::exit(0)
 }

@@ -190,6 +190,11 @@ impl CpuFeatures {
         ALL.get(missing..).unwrap_or_default()
     }
 
+    /// The levels of [`CpuFeatures::isa_1`] of which tunables have disabled a feature.
+    pub fn disabled_levels(&self) -> u32 {
+        self.isa_1 & !usable::isa_level(&self.features)
+    }
+
     /// The least size of a signal stack in bytes: the kernel's AT_MINSIGSTKSZ, or if it gives none (0), a signal frame with the
     /// XSAVE area.
     pub fn min_signal_stack(&self, at_minsigstksz: u64) -> u64 {

@@ -1,0 +1,186 @@
+//! Answers about a program that is not run: `--verify`, `--list`, and `LD_TRACE_LOADED_OBJECTS` with what ldd(1) asks for besides.
+
+use super::objects::Loaded;
+use super::request::Request;
+use super::Failure;
+use crate::initial_stack::InitialStack;
+use crate::logger;
+use alloc::vec::Vec;
+use core::ffi::CStr;
+use goblin::elf::sym::STB_GLOBAL;
+use goblin::elf64::program_header::PT_INTERP;
+use loader::elf::dynamic::DependencyKind;
+use loader::elf::header;
+use loader::elf::symbols::HashedName;
+use loader::error::{LoadError, Lossy, Reason};
+use loader::lookup::{Class, Query, Scope};
+use loader::object::{Kind, Object, ObjectId, BASE_NAMESPACE};
+use loader::order;
+use loader::reloc::{self, Binder, PltMode, References};
+use loader::sys;
+
+/// Answers `--verify` for the program, of which nothing else is loaded: 0 for one that names an interpreter, 2 for another object with a
+/// dynamic section, 1 for one without.
+pub fn verify(program: &Object) -> ! {
+    let status = if program.dynamic.entries.is_empty() {
+        1
+    } else if header::find(&program.headers, PT_INTERP).is_some() {
+        0
+    } else {
+        2
+    };
+    sys::exit(status)
+}
+
+/// Answers `--list`, for which everything was found: the closure, then where the symbols are that the arguments name.
+///
+/// # Errors
+/// The first symbol that nobody defines.
+pub fn list(stack: &InitialStack, loaded: &Loaded) -> Result<core::convert::Infallible, Failure> {
+    show_closure(loaded, false);
+    for name in (1..stack.argc()).filter_map(|index| stack.arg(index)) {
+        find_symbol(loaded, name)?;
+    }
+    sys::exit(0)
+}
+
+/// Answers `LD_TRACE_LOADED_OBJECTS`.
+///
+/// # Errors
+/// A broken relocation table.
+pub fn trace(request: &Request, loaded: &Loaded) -> Result<core::convert::Infallible, Failure> {
+    let functions = request.binding() != PltMode::Lazy;
+    if log::log_enabled!(target: "unused", log::Level::Debug) {
+        show_unused(loaded, functions)?;
+    }
+    show_closure(loaded, request.environment.trace.is_some_and(|trace| trace.program));
+    if request.environment.warn {
+        // In the order of relocation, dependencies first.
+        let order = order::sort(&loaded.closure, Some(loaded.main), |id| &loaded.linker.objects[id].needed);
+        for &id in order.iter().rev() {
+            if id == loaded.interpreter {
+                continue;
+            }
+            for error in references(loaded, id, functions)?.undefined {
+                logger::line(format_args!("{}\t({})", error.cause(), Lossy(&error.object)));
+            }
+        }
+    }
+    if request.environment.verbose {
+        show_versions(loaded);
+    }
+    sys::exit(0)
+}
+
+/// The `DT_NEEDED` names of an object.
+fn needed_names(object: &Object) -> impl Iterator<Item = &'static [u8]> + '_ {
+    let needed = object.dynamic.needed.iter().filter(|dependency| dependency.kind == DependencyKind::Needed);
+    needed.filter_map(|dependency| object.symbols.string(dependency.name))
+}
+
+fn show_closure(loaded: &Loaded, with_program: bool) {
+    let linker = &loaded.linker;
+    if needed_names(&linker.objects[loaded.main]).next().is_none() {
+        logger::print(format_args!("\tstatically linked\n"));
+        return;
+    }
+    let missing = linker.missing.as_deref().unwrap_or_default();
+    // When places were counted, the interpreter still stood near the start of the list.
+    let not_found = |before: usize| {
+        for (_, name) in missing.iter().filter(|(place, _)| *place == before + 1) {
+            logger::print(format_args!("\t{} => not found\n", Lossy(name)));
+        }
+    };
+    let list = &linker.namespace(BASE_NAMESPACE).list;
+    for (index, &id) in list.iter().enumerate() {
+        not_found(index);
+        let object = &linker.objects[id];
+        if object.kind == Kind::Executable && !with_program {
+            continue;
+        }
+        let (name, start) = (object.name.to_bytes(), object.image.range.start.0);
+        match object.asked_as().filter(|asked| *asked != name) {
+            Some(asked) => logger::print(format_args!("\t{} => {} ({start:#018x})\n", Lossy(asked), Lossy(name))),
+            None => logger::print(format_args!("\t{} ({start:#018x})\n", Lossy(name))),
+        }
+    }
+    not_found(list.len());
+}
+
+/// Says where a symbol is. The numbers are decimal, whatever stands before them: that is glibc's format.
+fn find_symbol(loaded: &Loaded, name: &'static CStr) -> Result<(), Failure> {
+    let linker = &loaded.linker;
+    let namespace = linker.namespace(BASE_NAMESPACE);
+    let query = Query { name: HashedName::new(name.to_bytes()), version: None, class: Class::Plt, newest: false };
+    let scope = Scope::new(&linker.objects, namespace.global_scope.iter().copied());
+    let Some(found) = scope.find(&query, &namespace.unique) else {
+        let reason = Reason::UndefinedSymbol { symbol: name.to_bytes().to_vec(), version: None };
+        return Err(LoadError::new(linker.objects[loaded.main].display_name(), reason).into());
+    };
+    debug_assert!(found.symbol.st_info >> 4 >= STB_GLOBAL);
+    logger::print(format_args!(
+        "{} found at 0x{:016} in object at 0x{:016}\n",
+        Lossy(name.to_bytes()),
+        found.symbol.st_value,
+        linker.objects[found.object].image.bias.0
+    ));
+    Ok(())
+}
+
+/// Looks up what an object refers to.
+fn references(loaded: &Loaded, id: ObjectId, functions: bool) -> Result<References, Failure> {
+    let linker = &loaded.linker;
+    let namespace = linker.namespace(BASE_NAMESPACE);
+    let binder = Binder::new(&linker.objects, namespace.global_scope.iter().copied(), &namespace.unique);
+    Ok(reloc::references(&binder.object(id), functions)?)
+}
+
+/// Names the direct dependencies in which the program refers to nothing; the exit status says whether there is one.
+fn show_unused(loaded: &Loaded, functions: bool) -> Result<core::convert::Infallible, Failure> {
+    let linker = &loaded.linker;
+    let used = references(loaded, loaded.main, functions)?.definers;
+    let main = &linker.objects[loaded.main];
+    let unused: Vec<&[u8]> = needed_names(main)
+        .filter_map(|name| match linker.find_by_name(BASE_NAMESPACE, name) {
+            Some(id) if id == loaded.interpreter || used.contains(&id) => None,
+            Some(id) => Some(linker.objects[id].name.to_bytes()),
+            None => Some(name),
+        })
+        .collect();
+    if !unused.is_empty() {
+        logger::print(format_args!("Unused direct dependencies:\n"));
+    }
+    for name in &unused {
+        logger::print(format_args!("\t{}\n", Lossy(name)));
+    }
+    sys::exit(i32::from(!unused.is_empty()))
+}
+
+/// Tells which versions every object needs, of which file, and where they are.
+fn show_versions(loaded: &Loaded) {
+    let linker = &loaded.linker;
+    let mut first = true;
+    for &id in &linker.namespace(BASE_NAMESPACE).list {
+        let object = &linker.objects[id];
+        if object.versions.needs.is_empty() {
+            continue;
+        }
+        if core::mem::take(&mut first) {
+            logger::print(format_args!("\n\tVersion information:\n"));
+        }
+        logger::print(format_args!("\t{}:\n", Lossy(object.display_name())));
+        for need in &object.versions.needs {
+            let definer = linker.find_by_name(BASE_NAMESPACE, need.file).map(|id| &linker.objects[id]);
+            for wanted in &need.versions {
+                let defines = |o: &&Object| o.versions.definitions.iter().any(|v| v.name == wanted.version.name);
+                logger::print(format_args!(
+                    "\t\t{} ({}) {}=> {}\n",
+                    Lossy(need.file),
+                    Lossy(wanted.version.name),
+                    if wanted.weak { "[WEAK] " } else { "" },
+                    Lossy(definer.filter(defines).map_or(b"not found", |o| o.name.to_bytes())),
+                ));
+            }
+        }
+    }
+}

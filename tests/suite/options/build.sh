@@ -1,0 +1,54 @@
+# Builds what the command lines of this suite are about, in the working directory, where `ld.so` is the loader.
+set -eu
+
+library() {
+    local name=$1 source=$2
+    shift 2
+    printf '%s\n' "$source" >"$name.c"
+    gcc -shared -fPIC "$name.c" -o "$name" -Wl,-soname,"$(basename "$name")" "$@"
+}
+
+program() {
+    local name=$1 source=$2
+    shift 2
+    printf '%s\n' "$source" >"$name.c"
+    gcc "$name.c" -o "$name" -Wl,--no-as-needed -Wl,--disable-new-dtags "$@"
+}
+
+mkdir -p other none sub
+printf 'ONE { f; g; };\n' >one.map
+printf 'TWO { f; g; };\n' >two.map
+both='int f(void) { return 0; } int g = 1;'
+library libver.so "$both" -Wl,--version-script=one.map
+library other/libver.so "$both" -Wl,--version-script=two.map
+library none/libver.so "$both"
+library libgone.so 'int gone(void) { return 0; }'
+library libunused.so 'int unused(void) { return 0; }'
+library libopen.so 'extern int undefined_function(void); extern int undefined_variable;
+int opened(void) { return undefined_function() + undefined_variable; } int *pointer = &undefined_variable;'
+library libwhere.so '#include <stdio.h>
+__attribute__((constructor)) static void say(void) { puts("above"); } int where(void) { return 0; }'
+library sub/libwhere.so '#include <stdio.h>
+__attribute__((constructor)) static void say(void) { puts("below"); } int where(void) { return 0; }'
+
+versions='int f(void); extern int g; int main(void) { return f() + g - 1; }'
+program versions "$versions" ./libver.so -Wl,-rpath,.
+program missing "$versions" libgone.so libver.so -Wl,-rpath,.
+rm libgone.so
+program open 'int opened(void); int f(void); int main(void) { return opened() + f(); }' libopen.so libver.so \
+    -Wl,--unresolved-symbols=ignore-all -Wl,-rpath,.
+program unused 'int f(void); int main(void) { return f(); }' libunused.so libver.so -Wl,-rpath,.
+program rpath 'int where(void); int main(void) { return where(); }' libwhere.so -Wl,-rpath,'$ORIGIN/sub:/nowhere'
+program runpath 'int where(void); int main(void) { return where(); }' libwhere.so -Wl,--enable-new-dtags \
+    -Wl,-rpath,'$ORIGIN/sub:/nowhere'
+program arguments '#include <stdio.h>
+int main(int n, char **words) { for (int i = 0; i < n; i++) puts(words[i]); return 7; }'
+program direct 'int where(void); int main(void) { return where(); }' libwhere.so -Wl,-rpath,'$ORIGIN' \
+    -Wl,--dynamic-linker=./ld.so
+program static '#include <stdio.h>
+int main(void) { puts("static"); return 3; }' -static
+cp static closed
+chmod -x closed
+printf 'text\n' >text
+sed 's#^RTLDLIST=.*#RTLDLIST=./ld.so#' "$(command -v ldd)" >ldd
+chmod +x ldd

@@ -1,0 +1,119 @@
+//! The command lines of `lines.txt` under a copy of the system's loader and under `ld-seal.so`, in two equal trees where each is `./ld.so`:
+//! what they print and how they end must be the same, but for addresses.
+
+use conformance::compare::{difference, Normaliser};
+use conformance::loader::SYSTEM;
+use conformance::process::{capture, Ending, Outcome};
+use conformance::{suite, Loader};
+use libtest_mimic::{Completion, Failed, Trial};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::time::Duration;
+
+const LINES: &str = include_str!("lines.txt");
+const BUILD: &str = include_str!("build.sh");
+
+/// The two trees.
+struct Trees {
+    system: PathBuf,
+    ours: PathBuf,
+}
+
+fn main() -> ExitCode {
+    suite::prepare();
+    match trials() {
+        Ok(trials) => suite::run(trials),
+        Err(reason) => {
+            eprintln!("options: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn trials() -> Result<Vec<Trial>, String> {
+    let loader = Loader::under_test(option_env!("LDSEAL_INTERPRETER"), env!("CARGO_BIN_EXE_ldseal"))?;
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("options");
+    let trees = Arc::new(Trees {
+        system: tree(&cache, "system", SYSTEM.as_ref())?,
+        ours: tree(&cache, "ours", &loader.interpreter)?,
+    });
+    let mut trials = Vec::new();
+    let mut section = "";
+    for line in LINES.lines().filter(|line| !line.is_empty() && !line.starts_with("# ")) {
+        match line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            Some(name) => section = name,
+            None => {
+                let (line, without) = line.split_once(" ## ").map_or((line, None), |(a, b)| (a, Some(b)));
+                let trees = Arc::clone(&trees);
+                let check = move || check(&trees, section, line, without);
+                trials.push(Trial::ignorable_test(format!("{section}: {line}"), check));
+            }
+        }
+    }
+    Ok(trials)
+}
+
+/// A tree with `loader` in it, and everything that the lines name.
+fn tree(cache: &Path, name: &str, loader: &Path) -> Result<PathBuf, String> {
+    let folder = suite::scratch(cache, name)?;
+    let complain = |e: std::io::Error| format!("{}: {e}", loader.display());
+    // The mode of a file is copied with it.
+    fs::copy(loader, folder.join("ld.so")).map_err(complain)?;
+    let mut command = Command::new("bash");
+    command.args(["-c", BUILD]).current_dir(&folder);
+    let built = capture(&mut command, b"", Duration::from_secs(120)).map_err(complain)?;
+    match built.ending {
+        Ending::Exit(0) => Ok(folder),
+        _ => Err(format!("build.sh: {}", String::from_utf8_lossy(&built.stderr))),
+    }
+}
+
+fn check(trees: &Trees, section: &'static str, line: &str, without: Option<&str>) -> Result<Completion, Failed> {
+    if section == "without proc" {
+        let namespaces = Command::new("unshare").args(["-rm", "true"]).status();
+        if !namespaces.is_ok_and(|status| status.success()) {
+            return Ok(Completion::ignored_with("no user and mount namespaces here"));
+        }
+    }
+    let (expected, got) = (run(&trees.system, section, line)?, run(&trees.ours, section, line)?);
+    if expected.ending == Ending::Exit(126) {
+        return Err("the system's loader can't be started in its tree".into());
+    }
+    if let Some(difference) = difference(&expected, &got) {
+        return Err(difference.into());
+    }
+    match without {
+        Some(without) if run(&trees.ours, section, without)? == got => Err("it makes no difference".into()),
+        _ => Ok(Completion::Completed),
+    }
+}
+
+/// What a line comes to in a tree, made comparable.
+fn run(tree: &Path, section: &str, line: &str) -> Result<Outcome, Failed> {
+    let mut command = Command::new("taskset");
+    // On one processor: CPUID tells which one it is.
+    command.args(["-c", "0", "bash", "-c", line]).current_dir(tree).env_clear();
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("LC_ALL", "C").env("L", "./ld.so");
+    let outcome = capture(&mut command, b"", Duration::from_secs(60))?;
+    let normaliser = Normaliser {
+        replacements: vec![(tree.to_string_lossy().into_owned(), "{tree}")],
+        addresses: true,
+        ..Normaliser::default()
+    };
+    let Outcome { ending, stdout, stderr } = normaliser.apply(&outcome);
+    let stdout = String::from_utf8_lossy(&stdout);
+    let stdout: String = match section {
+        // The options themselves are told in other words.
+        "search path" => stdout.find("\nShared library search path:").map_or("", |at| &stdout[at..]).to_owned(),
+        // Those of sealing, which have a test of their own, come last.
+        "tunables" => stdout.lines().filter(|l| !is_of_sealing(l)).flat_map(|l| [l, "\n"]).collect(),
+        _ => stdout.into_owned(),
+    };
+    Ok(Outcome { ending, stdout: stdout.into(), stderr })
+}
+
+fn is_of_sealing(line: &str) -> bool {
+    line.starts_with("glibc.rtld.seal: ") || line.starts_with("ldseal.")
+}
