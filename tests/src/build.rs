@@ -40,7 +40,9 @@ fn content_hash(case: &Case) -> Result<u64, String> {
     compilers_identity().hash(&mut hasher);
     // Sources that several cases share lie beside their headers.
     let sources = case.manifest.objects.iter().flat_map(|o| &o.sources).map(|s| case.folder.join(s));
+    let support = case.folder.join("../../support");
     let shared = sources.filter_map(|s| s.parent().map(Path::to_path_buf)).filter(|f| *f != case.folder);
+    let shared = shared.chain([support].into_iter().filter(|folder| folder.is_dir()));
     let mut pending: Vec<PathBuf> = [case.folder.clone()].into_iter().chain(shared).collect();
     let mut files = Vec::new();
     while let Some(folder) = pending.pop() {

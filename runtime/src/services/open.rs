@@ -332,8 +332,13 @@ fn announce(opening: &Opening) {
     let mut gate = process::enter();
     let process = &mut *gate;
     let layout = process::layout();
+    // As in glibc the first object is in the list already when the change is announced.
+    if let Some(&first) = transaction.added.first() {
+        process.maps.add(layout, &process.linker, first);
+        process.maps.publish_list(layout, &process.linker, transaction.namespace);
+    }
     debugger::state(transaction.namespace, debugger::State::Add);
-    for &id in &transaction.added {
+    for &id in transaction.added.iter().skip(1) {
         process.maps.add(layout, &process.linker, id);
     }
     process.maps.publish_list(layout, &process.linker, transaction.namespace);
