@@ -4,7 +4,7 @@
 //! sealed. Freed blocks go to lists by size and are used again first, so that a program that opens and closes the same
 //! library for ever does not grow.
 
-use crate::spin::SpinLock;
+use crate::word::WordLock;
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::ops::Range;
@@ -43,7 +43,7 @@ struct State {
 /// The allocator.
 pub struct Heap {
     /// Held by who is at the state.
-    pub lock: SpinLock,
+    pub lock: WordLock,
     state: UnsafeCell<State>,
 }
 
@@ -61,7 +61,7 @@ impl Heap {
     pub const fn new() -> Heap {
         let state =
             State { rest: 0..0, free: [null_mut(); CLASSES + 64], arenas: [const { 0..0 }; ARENAS], arena_count: 0 };
-        Heap { lock: SpinLock::new(), state: UnsafeCell::new(state) }
+        Heap { lock: WordLock::new(), state: UnsafeCell::new(state) }
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {

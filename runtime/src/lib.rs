@@ -18,8 +18,8 @@ mod mem;
 pub mod options;
 pub mod process;
 pub mod services;
-pub mod spin;
 pub mod start;
+pub mod word;
 
 use loader::sys;
 

@@ -6,12 +6,12 @@
 //! call, and it lies on a page that the kernel clears in the child of a fork, where the thread that held it does not exist.
 
 use crate::glibc::layout::Layout;
-use crate::glibc::libc::RegisterAtfork;
 use crate::glibc::link_map::LinkMaps;
 use crate::glibc::tunables::TunableSet;
 use crate::glibc::{tables, tls};
 use crate::heap::HEAP;
 use crate::services::error;
+use crate::word::Words;
 use alloc::boxed::Box;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
@@ -60,8 +60,8 @@ pub struct Process {
     pub libc: Option<ObjectId>,
     /// An address in the first page of the main thread's stack.
     pub stack_end: loader::addr::Addr,
-    /// Whether a dlclose is unloading, under the load lock.
-    pub collecting: bool,
+    /// Thread pointer of the thread whose dlclose is unloading, under the load lock; 0 if there is none.
+    pub collector: usize,
     /// Bytes of static TLS in use, and how many there may be.
     pub static_tls: StaticTls,
 }
@@ -121,8 +121,8 @@ struct GateWords {
     /// Thread pointer of the holder.
     owner: AtomicUsize,
     /// The heap's lock, and that of the slots of `dlerror`.
-    heap: AtomicUsize,
-    errors: AtomicUsize,
+    heap: Words,
+    errors: Words,
 }
 
 static GATE: AtomicPtr<GateWords> = AtomicPtr::new(core::ptr::null_mut());
@@ -188,28 +188,21 @@ pub fn enter() -> Gate {
     Gate { locked: true }
 }
 
-/// Registers with a C library what must happen around its forks.
-///
-/// # Safety
-/// The function must be that of an initialised C library.
-pub unsafe fn register_at_fork(register: RegisterAtfork) {
-    // The first to be registered, so the last to be called before a fork and the first after it.
-    // SAFETY: the functions need nothing of an object that could be unloaded. A failure leaves forks as they are with glibc, where the child
-    // of a thread that forks during a dlopen in another one sees what there is.
-    unsafe { register(Some(before_fork), Some(after_fork), Some(after_fork), core::ptr::null_mut()) };
+impl Gate {
+    /// Keeps the state beyond this value's life, until [`let_go`].
+    pub fn keep(self) {
+        core::mem::forget(self);
+    }
+
+    /// Whether the calling thread had the state before: it is in the middle of something.
+    pub fn is_nested(&self) -> bool {
+        // SAFETY: as in `enter`.
+        unsafe { GATE.load(Ordering::Acquire).as_ref() }.is_some_and(|gate| gate.depth.load(Ordering::Relaxed) > 1)
+    }
 }
 
-/// Before a fork: waits until nobody is changing the state, so that the child has a whole one.
-extern "C" fn before_fork() {
-    core::mem::forget(enter());
-    error::LOCK.before_fork();
-    HEAP.lock.before_fork();
-}
-
-/// After a fork, in both processes.
-extern "C" fn after_fork() {
-    HEAP.lock.after_fork();
-    error::LOCK.after_fork();
+/// Ends what [`Gate::keep`] has prolonged. In the child of a fork the kernel has done so already.
+pub fn let_go() {
     drop(Gate { locked: true });
 }
 

@@ -54,3 +54,28 @@ pub fn tls() -> TlsLock {
     let global = &process::layout().rtld_global;
     TlsLock { _lock: lock(global.dl_load_tls_lock.unwrap_or(global.dl_load_lock)) }
 }
+
+/// Takes the lock of the TLS modules and keeps it, for a fork.
+pub fn keep_tls() {
+    core::mem::forget(tls());
+}
+
+/// Ends what [`keep_tls`] has begun.
+pub fn let_go_tls() {
+    let global = &process::layout().rtld_global;
+    let offset = global.dl_load_tls_lock.unwrap_or(global.dl_load_lock);
+    drop(SharedLock { mutex: RTLD_GLOBAL.structure().field(offset).0 });
+}
+
+/// In the child of a fork: frees the locks of the lists and of the TLS modules, whose holders are not there. libc does so with some only.
+pub fn renew_after_fork() {
+    let layout = process::layout();
+    let global = RTLD_GLOBAL.structure();
+    let fields = &layout.rtld_global;
+    for at in [Some(fields.dl_load_write_lock), fields.dl_load_tls_lock].into_iter().flatten() {
+        // All before the kind: state, count, owner, users.
+        for word in (0..layout.mutex.kind).step_by(4) {
+            global.put_u32(at + word, 0);
+        }
+    }
+}

@@ -76,13 +76,13 @@ pub fn close(id: ObjectId) -> Result<(), LoadError> {
         }
         object.open_count -= 1;
         // A destructor that closes another object: whoever runs it looks again when it returns.
-        if process.collecting {
+        if process.collector != 0 {
             return Ok(());
         }
-        process.collecting = true;
+        process.collector = tls::thread_pointer().0;
     }
     collect();
-    process::enter().collecting = false;
+    process::enter().collector = 0;
     drop(load_lock);
     Ok(())
 }

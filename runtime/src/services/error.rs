@@ -1,7 +1,7 @@
 //! `dlerror(3)`: the last error of each thread in each namespace, as text: each C library keeps its errors to itself.
 
 use crate::glibc::tls;
-use crate::spin::{Held, SpinLock};
+use crate::word::{Held, WordLock};
 use alloc::collections::BTreeMap;
 use alloc::ffi::CString;
 use alloc::string::ToString;
@@ -27,7 +27,7 @@ unsafe impl Sync for Slots {}
 static SLOTS: Slots = Slots(UnsafeCell::new(BTreeMap::new()));
 
 /// Guards the slots. Not the gate: libc forgets threads while it holds locks of its own.
-pub static LOCK: SpinLock = SpinLock::new();
+pub static LOCK: WordLock = WordLock::new();
 
 fn slots<'h>(_held: &'h mut Held<'_>) -> &'h mut BTreeMap<usize, Vec<Slot>> {
     // SAFETY: the lock is held, and the borrow of it is exclusive.

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod close;
 pub mod error;
+pub mod fork;
 pub mod init;
 pub mod lazy;
 pub mod link;

@@ -85,7 +85,7 @@ pub fn initialise_libc(transaction: &Transaction) {
     }
     if let Some(register_atfork) = register_atfork {
         // SAFETY: the C library is initialised, and the functions need nothing of an object that could be unloaded.
-        unsafe { process::register_at_fork(register_atfork) };
+        unsafe { super::fork::register(register_atfork) };
     }
 }
 

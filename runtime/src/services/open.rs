@@ -66,7 +66,7 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
                     (opening.root, order)
                 }
                 Err(error) => {
-                    take_back(opening.transaction);
+                    take_back(&opening.transaction);
                     return Err(error);
                 }
             }
@@ -163,23 +163,29 @@ fn find_loaded(
 }
 
 /// Takes back a transaction whose objects others may have seen.
-fn take_back(transaction: Transaction) {
+fn take_back(transaction: &Transaction) {
+    abandon(&transaction.added);
+}
+
+/// Takes out and unmaps objects that were not linked.
+pub fn abandon(added: &[ObjectId]) {
     // Before the gate: callbacks of `dl_iterate_phdr`, which holds this lock, may come to the gate by lazy binding.
     let _write_lock = locks::write();
     let mut gate = process::enter();
     let process = &mut *gate;
-    let (namespace, added) = (transaction.namespace, transaction.added.clone());
-    if added.is_empty() {
+    // A transaction has one namespace.
+    let Some(namespace) = added.first().map(|id| process.linker.objects[*id].namespace) else {
         return;
-    }
+    };
     debugger::state(namespace, debugger::State::Delete);
     process.linker.namespace_mut(namespace).list.retain(|id| !added.contains(id));
     process.maps.publish_list(process::layout(), &process.linker, namespace);
-    for &id in &added {
+    for &id in added {
         tls::forget_module(process.linker.objects[id].tls_state.get().module());
     }
-    transaction.roll_back(&mut process.linker, &mut process.finder);
-    for id in added {
+    for &id in added.iter().rev() {
+        process.finder.forget(id);
+        process.linker.unload(id);
         process.maps.remove(id);
     }
     namespace::tidy(process, [&namespace]);

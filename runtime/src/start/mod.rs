@@ -17,7 +17,7 @@ use crate::glibc::{debugger, find_object, libc, start as abi, tables, thread, tl
 use crate::initial_stack::{AuxKey, InitialStack};
 use crate::options::Action;
 use crate::process::{self, Arguments, Process};
-use crate::services::{init, lazy, link, seal};
+use crate::services::{fork, init, lazy, link, seal};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use loader::addr::Addr;
@@ -173,7 +173,7 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
         vdso,
         libc,
         stack_end: stack.start(),
-        collecting: false,
+        collector: 0,
         static_tls: abi::static_room(layout, &tls_info),
     });
     // SAFETY: the thread pointer is set up.
@@ -381,7 +381,7 @@ unsafe fn hand_over(order: &[ObjectId]) -> Target {
     }
     if let Some(register_atfork) = functions.register_atfork {
         // SAFETY: libc is initialised.
-        unsafe { process::register_at_fork(register_atfork) };
+        unsafe { fork::register(register_atfork) };
     }
     debugger::state(BASE_NAMESPACE, debugger::State::Consistent);
     let (entry, preinit, arguments) = {
