@@ -1,7 +1,8 @@
 //! Executable stacks, for programs and libraries that ask for them (`PT_GNU_STACK` with `PF_X`, or none).
 
+use super::exports;
 use super::globals::RTLD_GLOBAL;
-use super::{exports, thread};
+use super::thread::Stacks;
 use crate::process;
 use loader::addr::Addr;
 use loader::sys::{self, Prot};
@@ -25,10 +26,10 @@ fn change_main(end: Addr, executable: bool) -> Result<(), Errno> {
 }
 
 /// Changes the stacks that libc has made; goes on after a failure.
-fn change_others(executable: bool) -> Result<(), Errno> {
+fn change_others(stacks: &Stacks, executable: bool) -> Result<(), Errno> {
     let prot = Prot { exec: executable, ..Prot::READ_WRITE };
     let mut outcome = Ok(());
-    thread::lock_stacks(process::layout()).each_own(|tcb| {
+    stacks.each_own(|tcb| {
         // SAFETY: the list holds stacks that are mapped.
         if let Err(errno) = unsafe { exports::protect_stack(tcb, prot) } {
             outcome = Err(errno);
@@ -41,7 +42,7 @@ fn change_others(executable: bool) -> Result<(), Errno> {
 ///
 /// # Errors
 /// The kernel refuses; the stacks are then as they were.
-pub fn make_all_executable(end: Addr) -> Result<(), Errno> {
+pub fn make_all_executable(stacks: &Stacks, end: Addr) -> Result<(), Errno> {
     let global = RTLD_GLOBAL.structure();
     let Some(flags) = process::layout().rtld_global.dl_stack_flags else {
         return Err(Errno::NOTSUP);
@@ -53,10 +54,10 @@ pub fn make_all_executable(end: Addr) -> Result<(), Errno> {
     change_main(end, true)?;
     // Stacks that are made from now on are executable, and those that are there follow.
     global.put_u32(flags, before | PF_X);
-    change_others(true).inspect_err(|_| {
+    change_others(stacks, true).inspect_err(|_| {
         global.put_u32(flags, before);
         // There is no recourse if these fail.
-        let _ = change_others(false);
+        let _ = change_others(stacks, false);
         let _ = change_main(end, false);
     })
 }

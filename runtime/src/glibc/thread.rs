@@ -115,7 +115,8 @@ pub struct Stacks {
     _lock: StackCacheLock,
 }
 
-/// Waits for libc's lists of stacks. libc itself frees TLS under this lock, so it comes before that of the TLS modules.
+/// Waits for libc's lists of stacks. While libc holds this lock it frees TLS, and calls what may not be bound yet: so it comes before the
+/// gate and before the lock of the TLS modules.
 pub fn lock_stacks(layout: &Layout) -> Stacks {
     let global = RTLD_GLOBAL.structure();
     let list = |offset| global.field(offset);

@@ -7,7 +7,7 @@
 use super::globals::{Structure, RTLD_GLOBAL};
 use super::libc;
 use super::locks::{self, TlsLock};
-use super::thread;
+use super::thread::Stacks;
 use crate::process;
 use alloc::vec::Vec;
 use core::arch::{asm, naked_asm};
@@ -237,14 +237,27 @@ enum Memory {
 /// # Safety
 /// `tcb` must have the static TLS size below it and a DTV.
 unsafe fn initialise_thread(tcb: Addr, memory: Memory) {
-    let modules = decided_modules(tcb);
-    grow_dtv(tcb, modules.len());
+    let mut lock = loop {
+        // Room first, without the lock: it comes from the program's allocator, which may be anybody's.
+        let count = modules(&mut locks::tls()).len();
+        grow_dtv(tcb, count);
+        let mut lock = locks::tls();
+        if modules(&mut lock).len() <= count {
+            break lock;
+        }
+    };
+    if !coming(&mut lock).contains(&tcb) && tcb != main_thread() {
+        coming(&mut lock).push(tcb);
+    }
     let dtv = dtv_of(tcb);
     let mut newest = 0;
-    for (index, module) in modules.iter().enumerate() {
+    // With the lock no module can go, and its image be unmapped, before it is copied.
+    for (index, module) in modules(&mut lock).iter_mut().enumerate() {
         newest = newest.max(module.generation);
         let mut element = DtvElement { value: UNALLOCATED, to_free: core::ptr::null_mut() };
         if let (Some(segment), Some(offset)) = (&module.segment, module.static_offset) {
+            // This thread has its place now.
+            module.decided = true;
             element.value = tcb.0 as u64 - offset;
             let block = element.value as *mut u8;
             match memory {
@@ -274,17 +287,14 @@ pub unsafe fn initialise_main_thread(tcb: Addr) {
 ///
 /// # Safety
 /// The segment must fit the static TLS at the module's offset, its image be relocated, and no thread use the block yet.
-pub unsafe fn add_static(number: usize, module: Module) {
+pub unsafe fn add_static(stacks: &Stacks, number: usize, module: Module) {
     let (Some(segment), Some(offset)) = (module.segment, module.static_offset) else {
         return;
     };
-    let layout = process::layout();
-    // libc takes this lock first where it takes both.
-    let stacks = thread::lock_stacks(layout);
     set_module(number, module);
     let mut lock = locks::tls();
     // SAFETY: the caller's contract.
-    unsafe { initialise_everywhere(&mut lock, &stacks, &segment, offset) };
+    unsafe { initialise_everywhere(&mut lock, stacks, &segment, offset) };
 }
 
 /// Gives a module that threads may be about to use a place in static TLS, with its initial contents in every thread. False if a thread has
@@ -292,9 +302,7 @@ pub unsafe fn add_static(number: usize, module: Module) {
 ///
 /// # Safety
 /// The segment must fit the static TLS at `offset`, and its image be relocated.
-pub unsafe fn make_static(number: usize, segment: &TlsSegment, offset: u64) -> bool {
-    let layout = process::layout();
-    let stacks = thread::lock_stacks(layout);
+pub unsafe fn make_static(stacks: &Stacks, number: usize, segment: &TlsSegment, offset: u64) -> bool {
     // Held from the look to the last thread: none can make a block of its own in between, or use the place before it is filled.
     let mut lock = locks::tls();
     let known = number.checked_sub(1).and_then(|i| modules(&mut lock).get_mut(i));
@@ -303,7 +311,7 @@ pub unsafe fn make_static(number: usize, segment: &TlsSegment, offset: u64) -> b
     };
     module.static_offset = Some(offset);
     // SAFETY: the caller's contract; nobody uses the place, since it was not the module's.
-    unsafe { initialise_everywhere(&mut lock, &stacks, segment, offset) };
+    unsafe { initialise_everywhere(&mut lock, stacks, segment, offset) };
     true
 }
 
@@ -322,7 +330,7 @@ pub fn take_static_back(number: usize) -> bool {
 ///
 /// # Safety
 /// As for [`add_static`].
-unsafe fn initialise_everywhere(lock: &mut TlsLock, stacks: &thread::Stacks, segment: &TlsSegment, offset: u64) {
+unsafe fn initialise_everywhere(lock: &mut TlsLock, stacks: &Stacks, segment: &TlsSegment, offset: u64) {
     // SAFETY: the caller's contract; threads on their way have their static TLS already.
     let write = |tcb: Addr| unsafe { initialise_block((tcb.0 as u64 - offset) as *mut u8, segment) };
     let coming = coming(lock);
@@ -410,18 +418,6 @@ fn decide(number: usize) -> Option<(TlsSegment, Option<u64>)> {
 fn snapshot() -> (Vec<Module>, u64) {
     let mut lock = locks::tls();
     (modules(&mut lock).clone(), GENERATION.load(Ordering::Acquire))
-}
-
-/// The modules for a thread that is being made. Those that are static are settled: it has their places.
-fn decided_modules(tcb: Addr) -> Vec<Module> {
-    let mut lock = locks::tls();
-    let coming = coming(&mut lock);
-    if !coming.contains(&tcb) && tcb != main_thread() {
-        coming.push(tcb);
-    }
-    let modules = modules(&mut lock);
-    modules.iter_mut().filter(|m| m.static_offset.is_some()).for_each(|m| m.decided = true);
-    modules.clone()
 }
 
 /// The calling thread's block of a module if it has one.

@@ -142,7 +142,7 @@ fn try_bind(id: ObjectId, index: u64) -> Result<u64, LoadError> {
     let linker = &process.linker;
     let namespace = linker.namespace(linker.objects[id].namespace);
     let binder = Binder::new(&linker.objects, namespace.global_scope.iter().copied(), &namespace.unique);
-    let services = LinkServices::new(process.static_tls);
+    let services = LinkServices::new(process.static_tls, None);
     let binding = binder.object(id);
     // SAFETY: the object is relocated, or its code would not be calling; so is what it depends on.
     let address = unsafe { reloc::bind_slot(&binding, index, &services, true)? };

@@ -1,6 +1,7 @@
 //! Linking the new objects of a transaction: versions, static TLS, relocation, RELRO.
 
 use super::{lazy, tlsdesc};
+use crate::glibc::thread::Stacks;
 use crate::glibc::tls;
 use crate::process::StaticTls;
 use alloc::vec::Vec;
@@ -14,7 +15,9 @@ use loader::sys::{self, Prot};
 use loader::tls::TlsState;
 
 /// What relocation needs of the process.
-pub struct LinkServices {
+pub struct LinkServices<'s> {
+    /// The stacks of all threads; `None` where no module can become static.
+    pub stacks: Option<&'s Stacks>,
     /// The room for static TLS.
     pub static_tls: Cell<StaticTls>,
     /// Modules that were there before this transaction and have been placed there during it.
@@ -22,10 +25,10 @@ pub struct LinkServices {
     before: StaticTls,
 }
 
-impl LinkServices {
+impl<'s> LinkServices<'s> {
     /// With that much static TLS in use.
-    pub fn new(static_tls: StaticTls) -> LinkServices {
-        LinkServices { static_tls: Cell::new(static_tls), made_static: RefCell::default(), before: static_tls }
+    pub fn new(static_tls: StaticTls, stacks: Option<&'s Stacks>) -> LinkServices<'s> {
+        LinkServices { stacks, static_tls: Cell::new(static_tls), made_static: RefCell::default(), before: static_tls }
     }
 
     /// Undoes what a transaction that failed has decided about objects that were there before it; the static TLS that is in use then. What
@@ -47,7 +50,7 @@ impl LinkServices {
     }
 }
 
-impl Services for LinkServices {
+impl Services for LinkServices<'_> {
     fn static_tls_offset(&self, _id: ObjectId, object: &Object) -> Result<u64, LoadError> {
         let refuse = || LoadError::fault(object.display_name(), "cannot allocate memory in static TLS block");
         let (module, segment) = match (object.tls_state.get(), object.tls) {
@@ -62,7 +65,7 @@ impl Services for LinkServices {
         // What is only being loaded is unknown to threads; they get its image at the commit, when it is relocated.
         if object.stage >= Stage::Relocated {
             // SAFETY: the offset lies within the static TLS of every thread, and the image is relocated.
-            if !unsafe { tls::make_static(module, &segment, offset) } {
+            if !self.stacks.is_some_and(|stacks| unsafe { tls::make_static(stacks, module, &segment, offset) }) {
                 return Err(refuse());
             }
             self.made_static.borrow_mut().push(module);
@@ -119,7 +122,7 @@ pub unsafe fn relocate(
     namespace: NamespaceId,
     objects: &[ObjectId],
     wanted: PltMode,
-    services: &LinkServices,
+    services: &LinkServices<'_>,
 ) -> Result<Vec<(ObjectId, ObjectId)>, LoadError> {
     let change = |object: &mut Object, writable| {
         object.image.set_text_writable(writable).map_err(|errno| {

@@ -2,6 +2,7 @@
 
 use super::namespace::Target;
 use super::{close, init, link, namespace, seal};
+use crate::glibc::thread::{self, Stacks};
 use crate::glibc::{debugger, find_object, locks, tls};
 use crate::process::{self, Process};
 use alloc::vec::Vec;
@@ -9,10 +10,11 @@ use core::ffi::CStr;
 use loader::addr::Addr;
 use loader::error::{LoadError, Reason};
 use loader::linker::Transaction;
-use loader::object::{NamespaceId, ObjectId, Stage, Stay, BASE_NAMESPACE};
+use loader::object::{NamespaceId, Object, ObjectId, Stage, Stay, BASE_NAMESPACE};
 use loader::order;
 use loader::reloc::PltMode;
 use loader::seal::{plan, tunables::SealLevel};
+use loader::tls::TlsState;
 use rustix::io::Errno;
 
 /// Bits of the mode argument (`dlfcn.h`).
@@ -59,7 +61,11 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
         Prepared::Loaded(root) => (root, Vec::new()),
         Prepared::New(opening) => {
             announce(&opening);
-            let outcome = finish(&mut process::enter(), &opening);
+            let concerns_threads = concerns_threads(&process::enter(), &opening);
+            // Before the gate, as libc has it.
+            let stacks = concerns_threads.then(|| thread::lock_stacks(process::layout()));
+            let outcome = finish(&mut process::enter(), &opening, stacks.as_ref());
+            drop(stacks);
             match outcome {
                 Ok(order) => {
                     namespace::initialise_libc(&opening.transaction);
@@ -237,8 +243,15 @@ fn map(
     Ok((root, closure))
 }
 
+/// Whether a transaction may write to the stacks or the static TLS of all threads.
+fn concerns_threads(process: &Process, opening: &Opening) -> bool {
+    let asks = |id: &ObjectId| process.linker.objects[*id].executable_stack;
+    let undecided = |o: &Object| matches!(o.tls_state.get(), TlsState::Undecided { .. });
+    opening.transaction.added.iter().any(asks) || process.linker.objects.iter().any(|(_, o)| undecided(o))
+}
+
 /// Links the new objects, and commits: the order of the closure for constructors.
-fn finish(process: &mut Process, opening: &Opening) -> Result<Vec<ObjectId>, LoadError> {
+fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> Result<Vec<ObjectId>, LoadError> {
     let Opening { transaction, root, closure, mode } = opening;
     let (root, mode, new) = (*root, *mode, transaction.added.as_slice());
     let order = order::sort_rooted(closure, root, |id| &process.linker.objects[id].needed);
@@ -248,7 +261,7 @@ fn finish(process: &mut Process, opening: &Opening) -> Result<Vec<ObjectId>, Loa
         PltMode::Lazy if process.level() == SealLevel::Enforced => PltMode::Eager,
         other => other,
     };
-    let services = link::LinkServices::new(process.static_tls);
+    let services = link::LinkServices::new(process.static_tls, stacks);
     let dependencies = match link_new(process, transaction.namespace, &new_order, wanted, &services) {
         Ok(dependencies) => dependencies,
         Err(error) => {
@@ -288,23 +301,24 @@ fn link_new(
     namespace: NamespaceId,
     order: &[ObjectId],
     wanted: PltMode,
-    services: &link::LinkServices,
+    services: &link::LinkServices<'_>,
 ) -> Result<Vec<(ObjectId, ObjectId)>, LoadError> {
     // SAFETY: the process is running, so its thread pointer is set up.
     let dependencies = unsafe { link::relocate(&mut process.linker, namespace, order, wanted, services)? };
     for &id in order {
         link::protect_relro(&process.linker.objects[id])?;
     }
-    make_stacks_executable(process, order)?;
+    make_stacks_executable(process, order, services.stacks)?;
     Ok(dependencies)
 }
 
 /// Makes all stacks executable if a new object asks for it. This comes last, since it concerns the whole process.
-fn make_stacks_executable(process: &Process, new: &[ObjectId]) -> Result<(), LoadError> {
+fn make_stacks_executable(process: &Process, new: &[ObjectId], stacks: Option<&Stacks>) -> Result<(), LoadError> {
     let Some(asking) = new.iter().map(|id| &process.linker.objects[*id]).find(|o| o.executable_stack) else {
         return Ok(());
     };
-    crate::glibc::stack::make_all_executable(process.stack_end).map_err(|_| {
+    let changed = stacks.map(|stacks| crate::glibc::stack::make_all_executable(stacks, process.stack_end));
+    changed.and_then(Result::ok).ok_or_else(|| {
         LoadError::fault(asking.display_name(), "cannot enable executable stack as shared object requires")
     })
 }
@@ -353,7 +367,7 @@ fn announce(opening: &Opening) {
 }
 
 /// Makes the linked objects usable: their TLS and their unwind tables. Nothing here can fail.
-fn commit(process: &mut Process, new: &[ObjectId], services: &link::LinkServices) {
+fn commit(process: &mut Process, new: &[ObjectId], services: &link::LinkServices<'_>) {
     let layout = process::layout();
     process.static_tls = services.static_tls.get();
     let generation = tls::generation() + 1;
@@ -365,12 +379,11 @@ fn commit(process: &mut Process, new: &[ObjectId], services: &link::LinkServices
             let state = object.tls_state.get();
             let static_offset = state.static_offset();
             let module = tls::Module { generation, segment: Some(segment), static_offset, decided: false };
-            if static_offset.is_some() {
+            match services.stacks.filter(|_| static_offset.is_some()) {
                 // SAFETY: the offset was placed within the static TLS of every thread, the image is relocated, and no code that knows
                 // the module has run.
-                unsafe { tls::add_static(state.module(), module) };
-            } else {
-                tls::set_module(state.module(), module);
+                Some(stacks) => unsafe { tls::add_static(stacks, state.module(), module) },
+                None => tls::set_module(state.module(), module),
             }
         }
         process.maps.refresh(layout, &process.linker, id);

@@ -322,7 +322,7 @@ unsafe fn link_all(order: &[ObjectId], binding: PltMode) -> Result<(), Failure> 
     let relocated: Vec<ObjectId> = order.iter().rev().copied().filter(|id| *id != interpreter).collect();
     let wanted =
         if process.level() == SealLevel::Enforced && binding == PltMode::Lazy { PltMode::Eager } else { binding };
-    let services = link::LinkServices::new(process.static_tls);
+    let services = link::LinkServices::new(process.static_tls, None);
     // SAFETY: the caller's contract.
     unsafe { link::relocate(&mut process.linker, BASE_NAMESPACE, &relocated, wanted, &services)? };
     Ok(())
