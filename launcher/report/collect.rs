@@ -35,9 +35,12 @@ pub fn collect(process: &Process, given: Option<Option<SealLevel>>) -> io::Resul
         Evidence { kernel: kernel()?, under_ld_seal, settings: &settings, any_sealed: sealed.contains(&true) };
     let at_start = objects::closure(&objects, start_roots(process, &objects, &roles));
     let exclude = evidence.settings.tunables().exclude;
+    // An open copy of a file that has a sealed one is not the start's, but of a namespace of dlmopen.
+    let has_sealed_twin =
+        |object: &Object| objects.iter().zip(&sealed).any(|(other, &sealed)| sealed && other.path == object.path);
     let owner = |((object, &any_sealed), at_start): ((&Object, &bool), bool)| Owner {
         any_sealed,
-        at_start,
+        at_start: at_start && (any_sealed || !has_sealed_twin(object)),
         excluded: exclude.is_some_and(|pattern| glob::matches_object(pattern, object.path.as_bytes())),
         opts_out: object.image.opts_out,
         asks_for_seal: object.image.asks_for_seal,

@@ -35,7 +35,7 @@ enum Start {
     AttachedToLoader,
 }
 
-static SESSIONS: [Session; 7] = [
+static SESSIONS: [Session; 8] = [
     Session {
         name: "libraries and backtraces",
         start: Start::ByDebugger,
@@ -73,6 +73,28 @@ static SESSIONS: [Session; 7] = [
             "continue",
         ],
         expected: &["Inferior loaded", "Inferior unloaded", "libopened.so", "exited normally"],
+    },
+    Session {
+        name: "a namespace that comes and goes",
+        start: Start::ByDebugger,
+        commands: &[
+            "break library_is_closed",
+            "run namespace",
+            "delete",
+            "break only_in_opened",
+            "continue",
+            "backtrace",
+            "info sharedlibrary libopened",
+            // Both copies. The loader is listed once more too, under a name that is not the same.
+            "info sharedlibrary libc.so",
+            "print storage_of_opened",
+            "break library_is_closed",
+            "continue",
+            "info sharedlibrary",
+            "delete",
+            "continue",
+        ],
+        expected: &["only_in_opened (argument=3)", "libopened.so", "library_is_closed", "exited normally"],
     },
     Session {
         name: "threads and their storage",

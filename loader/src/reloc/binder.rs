@@ -181,12 +181,14 @@ impl<'o> Binding<'_, 'o> {
         {
             self.binder.dependencies.borrow_mut().insert((self.id, found.object));
         }
-        let at = self.object.namespace.0;
+        let definer = &self.binder.objects[found.object];
         log::trace!(
             target: "bindings",
-            "binding file {} [{at}] to {} [{at}]: normal symbol `{}'{}{}{}",
+            "binding file {} [{}] to {} [{}]: normal symbol `{}'{}{}{}",
             Lossy(self.object.display_name()),
-            Lossy(self.binder.objects[found.object].display_name()),
+            self.object.namespace.0,
+            Lossy(definer.display_name()),
+            definer.namespace.0,
             Lossy(name.name),
             if version.is_some() { " [" } else { "" },
             Lossy(version.map_or(&[], |v| v.version.name)),
