@@ -144,6 +144,7 @@ impl Evidence<'_> {
                 "not marked with GNU_PROPERTY_MEMORY_SEAL (ldseal.policy=marked)".into()
             }
             (_, Some(owner)) if owner.at_start => "loaded at start: mseal was refused".into(),
+            (_, Some(_)) if !self.settings.tunables().late => "loaded by dlopen (ldseal.late=0)".into(),
             _ => "loaded by dlopen and not NODELETE: dlclose must be able to unmap it".into(),
         }
     }

@@ -138,6 +138,8 @@ pub struct SealTunables<'a> {
     pub policy: Policy,
     /// `ldseal.anonymous`
     pub anonymous: Anonymous,
+    /// `ldseal.late`: whether what comes to stay after the start is sealed.
+    pub late: bool,
 }
 
 impl Default for SealTunables<'_> {
@@ -149,6 +151,7 @@ impl Default for SealTunables<'_> {
             exclude: None,
             policy: Policy::default(),
             anonymous: Anonymous::default(),
+            late: true,
         }
     }
 }
@@ -204,6 +207,11 @@ impl<'a> SealTunables<'a> {
                 1 => self.vdso = true,
                 _ => {}
             },
+            b"ldseal.late" => match parse_number(value) {
+                0 => self.late = false,
+                1 => self.late = true,
+                _ => {}
+            },
             b"ldseal.policy" => match value {
                 b"all" => self.policy = Policy::All,
                 b"marked" => self.policy = Policy::Marked,
@@ -237,6 +245,7 @@ mod tests {
             exclude: None,
             policy: Policy::All,
             anonymous: Anonymous::Relro,
+            late: true,
         };
         assert_eq!(parse(""), expected);
         assert_eq!(parse("glibc.malloc.check=3"), expected);
@@ -251,9 +260,10 @@ mod tests {
             exclude: Some(b"*/libfoo.so*"),
             policy: Policy::Marked,
             anonymous: Anonymous::All,
+            late: false,
         };
         let string = "glibc.rtld.seal=2:ldseal.data=1:ldseal.vdso=0:ldseal.exclude=*/libfoo.so*:ldseal.policy=marked:\
-                      ldseal.anonymous=all";
+                      ldseal.anonymous=all:ldseal.late=0";
         assert_eq!(parse(string), expected);
     }
 

@@ -10,6 +10,9 @@ use loader::seal::tunables::SealTunables;
 
 /// Seals objects that will stay for ever. Nothing that can fail may follow.
 pub fn objects(process: &Process, ids: &[ObjectId]) {
+    if !process.seal.late {
+        return;
+    }
     let mut plan = SealPlan::default();
     for &id in ids {
         let object = &process.linker.objects[id];

@@ -61,6 +61,7 @@ pub fn tunables(request: &Request, set: &TunableSet<'_>) -> ! {
          ldseal.data: {}\n\
          ldseal.vdso: {} (min: 0, max: 1)\n\
          ldseal.exclude:{blank}{}\n\
+         ldseal.late: {} (min: 0, max: 1)\n\
          ldseal.policy: {}\n\
          ldseal.anonymous: {}\n",
         Listing(set),
@@ -68,6 +69,7 @@ pub fn tunables(request: &Request, set: &TunableSet<'_>) -> ! {
         seal.data.word(),
         u8::from(seal.vdso),
         Lossy(exclude),
+        u8::from(seal.late),
         seal.policy.word(),
         seal.anonymous.word(),
     ));

@@ -12,6 +12,7 @@
 mod acceptance;
 mod calls;
 mod exceptions;
+mod late;
 mod namespaces;
 mod refusals;
 mod rules;
@@ -70,7 +71,8 @@ fn trials() -> Result<Vec<Trial>, String> {
 }
 
 fn checks() -> Vec<(&'static str, Check)> {
-    [ATTACKS, calls::CHECKS, exceptions::CHECKS, namespaces::CHECKS, refusals::CHECKS, tunables::CHECKS].concat()
+    [ATTACKS, calls::CHECKS, late::CHECKS, exceptions::CHECKS, namespaces::CHECKS, refusals::CHECKS, tunables::CHECKS]
+        .concat()
 }
 
 const ATTACKS: &[(&str, Check)] = &[

@@ -65,6 +65,7 @@ impl Stage {
         ] {
             compile(out, "attack.c", &[&program[..], flags].concat())?;
         }
+        crate::late::build(&tree, sources)?;
         exceptions::build(&tree.join(exceptions::FOLDER))?;
         // The scratch folder exists already, and a copied tree must not.
         std::fs::remove_dir(&replaced).map_err(|e| format!("{}: {e}", replaced.display()))?;
@@ -76,6 +77,11 @@ impl Stage {
     /// Whether there is a launcher to test.
     pub fn has_launcher(&self) -> bool {
         self.loader.launcher.is_some()
+    }
+
+    /// The folder of the programs as they were linked.
+    pub fn tree(&self) -> &Path {
+        &self.tree
     }
 
     /// The last component of the interpreter's path.
