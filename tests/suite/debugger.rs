@@ -33,9 +33,13 @@ enum Start {
     Attached,
     /// The program runs already, and was started by a command line of the loader, which is the process's executable then.
     AttachedToLoader,
+    /// The program runs already, and was started by the launcher; under the system's loader, by itself.
+    AttachedToRun,
+    /// The debugger starts a command line of the loader.
+    ByDebuggerWithLoader,
 }
 
-static SESSIONS: [Session; 8] = [
+static SESSIONS: [Session; 10] = [
     Session {
         name: "libraries and backtraces",
         start: Start::ByDebugger,
@@ -150,6 +154,41 @@ static SESSIONS: [Session; 8] = [
         ],
         expected: &["libcalled.so", "in main (", "= 22", "= 11"],
     },
+    // The launcher lets the process show the program's auxiliary vector, by which the debugger finds the place of the program.
+    Session {
+        name: "attaching to what the launcher runs",
+        start: Start::AttachedToRun,
+        commands: &[
+            "info sharedlibrary",
+            "backtrace",
+            "thread apply all print own",
+            "thread apply all print errno",
+            "break in_program",
+            "info breakpoints",
+            "detach",
+        ],
+        expected: &["libcalled.so", "in main (", "= 22", "= 11", "debugged.c:"],
+    },
+    // What the loader maps as the program is not known to the debugger by itself, nor under the system's loader.
+    Session {
+        name: "invoked directly",
+        start: Start::ByDebuggerWithLoader,
+        commands: &[
+            "catch load libcalled",
+            "python gdb.execute('run', to_string=True)",
+            "python maps = gdb.execute('info proc mappings', to_string=True).splitlines()",
+            "python gdb.execute('add-symbol-file program -o ' + next(m.split()[0] for m in maps if m.endswith('/program')))",
+            "delete",
+            "break in_program",
+            "break only_in_opened",
+            "continue",
+            "backtrace",
+            "finish",
+            "continue",
+            "backtrace",
+        ],
+        expected: &["in called_back (", "in main (", "Value returned is $1 = 2", "only_in_opened (argument=2)"],
+    },
     // The debugger knows nothing of the program then.
     Session {
         name: "attaching to the loader",
@@ -186,8 +225,11 @@ impl Session {
         }
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debugger");
         let folder = suite::scratch(&cache, &format!("{}-{}", self.name.replace(' ', "-"), level.0))?;
-        build(&folder, loader)?;
-        let expected = self.run(&folder, "system", level)?;
+        self.build(&folder, loader)?;
+        if self.start == Start::AttachedToRun && loader.launcher.is_none() {
+            return Ok(Completion::ignored_with("LDSEAL_TEST_LAUNCHER is not set"));
+        }
+        let expected = self.run(&folder, None, level)?;
         let text = String::from_utf8_lossy(&expected.stdout).into_owned();
         let errors = String::from_utf8_lossy(&expected.stderr).into_owned();
         if let Some(reason) = errors.lines().find(|line| line.contains("not permitted")) {
@@ -196,21 +238,30 @@ impl Session {
         if let Some(missing) = self.expected.iter().find(|part| !text.contains(**part)) {
             return Err(format!("gdb does not say {missing:?} under the system's loader:\n{text}{errors}").into());
         }
-        let got = self.run(&folder, "tested", level)?;
+        let got = self.run(&folder, Some(loader), level)?;
         match stream_difference("what gdb says", &normalised(&expected), &normalised(&got)) {
             Some(difference) => Err(difference.into()),
             None => Ok(Completion::Completed),
         }
     }
 
-    fn run(&self, folder: &Path, program: &str, level: Level) -> Result<Outcome, Failed> {
+    /// Under the system's loader, or under the one that is tested.
+    fn run(&self, folder: &Path, loader: Option<&Loader>, level: Level) -> Result<Outcome, Failed> {
         let tunables = format!("glibc.rtld.seal={}", level.0);
-        let folder = folder.join(program);
+        let folder = folder.join(if loader.is_some() { "tested" } else { "system" });
         let mut command = Command::new("gdb");
         let settings = ["pagination off", "breakpoint pending on", "confirm off", "width 0", "print thread-events off"];
         command.args(["-nx", "-batch"]).args(settings.iter().flat_map(|s| ["-iex".to_string(), format!("set {s}")]));
         let process = match self.start {
-            Start::ByDebugger => None,
+            Start::ByDebugger | Start::ByDebuggerWithLoader => None,
+            Start::AttachedToRun => match loader.and_then(|l| l.launcher.as_deref()) {
+                Some(launcher) => {
+                    command.args(["-iex", "set exec-file-mismatch off"]);
+                    let launcher = launcher.to_string_lossy();
+                    Some(Waiting::start(&folder, &[&launcher, "run", "--", "./program"], &tunables)?)
+                }
+                None => Some(Waiting::start(&folder, &["./program"], &tunables)?),
+            },
             Start::Attached => Some(Waiting::start(&folder, &["./program"], &tunables)?),
             Start::AttachedToLoader => Some(Waiting::start(&folder, &["./loader.so", "./program"], &tunables)?),
         };
@@ -218,8 +269,10 @@ impl Session {
             command.args(["-p", &process.0.id().to_string()]);
         }
         command.args(self.commands.iter().flat_map(|c| ["-ex", c]));
-        if self.start != Start::AttachedToLoader {
-            command.arg("./program");
+        match self.start {
+            Start::AttachedToLoader => {}
+            Start::ByDebuggerWithLoader => drop(command.args(["--args", "./loader.so", "./program"])),
+            _ => drop(command.arg("./program")),
         }
         command.current_dir(&folder).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("LC_ALL", "C").env("SHELL", "/bin/sh").env("GLIBC_TUNABLES", tunables);
@@ -228,6 +281,27 @@ impl Session {
             Ending::Exit(0 | 1) => Ok(outcome),
             ending => Err(format!("gdb {ending}").into()),
         }
+    }
+
+    /// Below `folder` two folders with the same program, whose interpreter is the system's in `system`, and the one under test in `tested`.
+    fn build(&self, folder: &Path, loader: &Loader) -> Result<(), Failed> {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/glibc");
+        let source = |name: &str| fixtures.join(name).to_string_lossy().into_owned();
+        for (name, interpreter) in [("system", Path::new(SYSTEM)), ("tested", &loader.interpreter)] {
+            let folder = folder.join(name);
+            fs::create_dir_all(&folder)?;
+            for (library, source) in [("libcalled.so", source("called.c")), ("libopened.so", source("opened.c"))] {
+                compile(&folder, &["-shared", "-fPIC", "-o", library, &source])?;
+            }
+            let link = folder.join("loader.so");
+            symlink(interpreter, &link)?;
+            let flag = format!("-Wl,--dynamic-linker={}", link.display());
+            // The launcher wants a program of the system's loader.
+            let flag = if self.start == Start::AttachedToRun { String::from("-pie") } else { flag };
+            let main = source("debugged.c");
+            compile(&folder, &["-o", "program", &main, "./libcalled.so", "-Wl,-rpath,$ORIGIN", &flag])?;
+        }
+        Ok(())
     }
 }
 
@@ -258,25 +332,6 @@ impl Drop for Waiting {
     }
 }
 
-/// Below `folder` two folders with the same program, whose interpreter is the system's in `system`, and the one under test in `tested`.
-fn build(folder: &Path, loader: &Loader) -> Result<(), Failed> {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/glibc");
-    let source = |name: &str| fixtures.join(name).to_string_lossy().into_owned();
-    for (name, interpreter) in [("system", Path::new(SYSTEM)), ("tested", &loader.interpreter)] {
-        let folder = folder.join(name);
-        fs::create_dir_all(&folder)?;
-        for (library, source) in [("libcalled.so", source("called.c")), ("libopened.so", source("opened.c"))] {
-            compile(&folder, &["-shared", "-fPIC", "-o", library, &source])?;
-        }
-        let link = folder.join("loader.so");
-        symlink(interpreter, &link)?;
-        let flag = format!("-Wl,--dynamic-linker={}", link.display());
-        let main = source("debugged.c");
-        compile(&folder, &["-o", "program", &main, "./libcalled.so", "-Wl,-rpath,$ORIGIN", &flag])?;
-    }
-    Ok(())
-}
-
 fn compile(folder: &Path, arguments: &[&str]) -> Result<(), Failed> {
     let mut command = Command::new("cc");
     command.args(["-g", "-O1", "-fno-optimize-sibling-calls"]).args(arguments).current_dir(folder);
@@ -290,7 +345,10 @@ fn compile(folder: &Path, arguments: &[&str]) -> Result<(), Failed> {
 /// What gdb said, without addresses, ids, folders, and what it says of the loader's own code and debug information.
 fn normalised(outcome: &Outcome) -> Vec<u8> {
     let mut text = String::new();
-    let of_the_loader = |line: &str| ["(*): ", "dl_debug_state", "dl-debug.c"].iter().any(|part| line.contains(part));
+    let of_the_loader = |line: &str| {
+        ["(*): ", "dl_debug_state", "dl-debug.c"].iter().any(|part| line.contains(part))
+            || (line.ends_with("/loader.so") && line.trim().starts_with('/'))
+    };
     for line in String::from_utf8_lossy(&outcome.stdout).lines().filter(|line| !of_the_loader(line)) {
         let mut previous = "";
         // Columns are as wide as their widest entry, which may be an id.
@@ -298,7 +356,9 @@ fn normalised(outcome: &Outcome) -> Vec<u8> {
             let core = word.trim_end_matches([')', '"', ',', ']', '.', ':']);
             let id = matches!(previous, "(LWP" | "(process" | "process" | "LWP") && core.parse::<u32>().is_ok();
             let shown = match () {
+                () if word == SYSTEM || word.ends_with("/ld-seal.so") => "LOADER".to_string(),
                 () if core.starts_with("0x") => format!("0xADDRESS{}", &word[core.len()..]),
+                () if core.contains("=0x7f") => format!("{}=0xADDRESS", core.split("=0x7f").next().unwrap_or_default()),
                 () if id => format!("ID{}", &word[core.len()..]),
                 () => word.replace("/tested/", "/FOLDER/").replace("/system/", "/FOLDER/"),
             };
