@@ -116,6 +116,7 @@ fn make(arguments: &PlanArguments, start: &Start) -> Result<Plan, Failure> {
     let options = SearchOptions {
         library_path: variable("LD_LIBRARY_PATH").filter(|_| !secure),
         inhibit_cache: false,
+        library_path_from: "LD_LIBRARY_PATH",
         inhibit_rpath: None,
         secure,
         hwcaps: Hwcaps::new(machine, None, None),

@@ -191,13 +191,14 @@ impl Linker {
             self.objects[id].add_alias(name);
             return Ok(id);
         }
+        let at = transaction.namespace.0;
+        log::debug!(target: "files", "file={} [{at}];  generating link map", Lossy(name));
         let mut object = file::load(opened, Kind::Library, name, self.memory)?;
+        object.log_place();
         object.origin = finder::origin_of(object.name.to_bytes());
         object.loader = asker;
         object.add_alias(name);
         object.asked = Some(name.to_vec());
-        let at = transaction.namespace.0;
-        log::debug!(target: "files", "file={} [{at}];  generating link map", Lossy(name));
         Ok(self.add(transaction, object))
     }
 
@@ -276,7 +277,9 @@ impl Linker {
                     log::debug!(target: "libs", "load filtered object={shown} requested by file={by}");
                 }
             }
-            log::debug!(target: "files", "file={shown} [{at}];  needed by {by} [{at}]");
+            if self.find_by_name(transaction.namespace, &expanded).is_none() {
+                log::debug!(target: "files", "\nfile={shown} [{at}];  needed by {by} [{at}]");
+            }
             match self.require(transaction, finder, &expanded, Some(id)) {
                 Ok(dependency) => {
                     needed.push(dependency);

@@ -195,6 +195,24 @@ impl Object {
         })
     }
 
+    /// Tells `LD_DEBUG=files` where it lies.
+    pub fn log_place(&self) {
+        let bias = self.image.bias;
+        let mut loads = self.headers.iter().filter(|h| h.p_type == PT_LOAD);
+        let start = loads.next().map_or(0, |first| VAddr(first.p_vaddr).page_floor().0);
+        let end = self.headers.iter().rfind(|h| h.p_type == PT_LOAD).map_or(0, |h| h.p_vaddr.wrapping_add(h.p_memsz));
+        log::debug!(
+            target: "files",
+            "  dynamic: {:#018x}  base: {:#018x}   size: {:#018x}\n    entry: {:#018x}  phdr: {:#018x}  phnum:   {:16}\n",
+            if self.dynamic_at.0 == 0 { 0 } else { bias.run_time(self.dynamic_at).0 },
+            bias.0,
+            end.wrapping_sub(start),
+            bias.run_time(self.entry).0,
+            self.headers_at.0,
+            self.headers.len(),
+        );
+    }
+
     /// The name to print in messages.
     pub fn display_name(&self) -> &[u8] {
         self.label.as_deref().unwrap_or(self.name.to_bytes())

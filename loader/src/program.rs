@@ -142,7 +142,9 @@ pub fn executable(
     origin: Option<Vec<u8>>,
     memory: ImageMemory,
 ) -> Result<Object, LoadError> {
+    log::debug!(target: "files", "file={} [0];  generating link map", Lossy(name.to_bytes()));
     let mut object = file::load(opened, Kind::Executable, name.to_bytes(), memory)?;
+    object.log_place();
     object.origin = origin;
     object.name = CString::default();
     object.file = None;

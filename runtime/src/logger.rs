@@ -57,7 +57,17 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
+/// Targets that several categories show: what is called in objects, and errors that dlopen and dlsym give back. As in glibc.
+const CALLS: [&str; 6] = ["libs", "reloc", "files", "symbols", "bindings", "versions"];
+const ERRORS: [&str; 8] = ["libs", "reloc", "files", "symbols", "bindings", "versions", "scopes", "unused"];
+
 fn bit(target: &str) -> Option<u32> {
+    let any = |names: &[&str]| Some(names.iter().filter_map(|name| bit(name)).fold(0, |all, bit| all | bit));
+    match target {
+        "calls" => return any(&CALLS),
+        "errors" => return any(&ERRORS),
+        _ => {}
+    }
     let named = |(name, _): &(&str, &str)| *name == target && !matches!(target, "all" | "help");
     CATEGORIES.iter().position(named).map(|i| 1 << i)
 }
@@ -131,9 +141,29 @@ pub fn redirect(descriptor: i32) {
 }
 
 fn debug_line(message: fmt::Arguments<'_>) {
-    let mut out = Line::new(OUTPUT.load(Ordering::Relaxed));
-    let _ = writeln!(out, "{:>10}:\t{message}", sys::getpid());
-    out.flush();
+    let mut out = Tagged { line: Line::new(OUTPUT.load(Ordering::Relaxed)), pid: sys::getpid(), at_start: true };
+    let _ = writeln!(out, "{message}");
+    out.line.flush();
+}
+
+/// Puts the process id before each line.
+struct Tagged {
+    line: Line,
+    pid: u32,
+    at_start: bool,
+}
+
+impl Write for Tagged {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive('\n') {
+            if self.at_start {
+                write!(self.line, "{:>10}:\t", self.pid)?;
+            }
+            self.line.write_str(part)?;
+            self.at_start = part.ends_with('\n');
+        }
+        Ok(())
+    }
 }
 
 /// Writes one line to standard error.

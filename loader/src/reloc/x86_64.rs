@@ -64,7 +64,7 @@ pub fn relocate(
 ) -> Result<(), LoadError> {
     let object = binding.object;
     let lazily = if plt == PltMode::Lazy { " (lazy)" } else { "" };
-    log::debug!(target: "reloc", "relocation processing: {}{lazily}", Lossy(object.display_name()));
+    log::debug!(target: "reloc", "\nrelocation processing: {}{lazily}", Lossy(object.display_name()));
     let pass = Pass {
         binding,
         object,

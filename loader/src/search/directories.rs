@@ -158,6 +158,25 @@ impl Directories {
         itself.is_some_and(|node| self.presence(directory, node) == Presence::Missing)
     }
 
+    /// What of a list may be searched, subdirectories and all, as `LD_DEBUG=libs` shows it: separated by colons.
+    pub(super) fn shown(&self, list: &SearchList) -> Vec<u8> {
+        let mut shown: Vec<u8> = Vec::new();
+        let mut path = Vec::new();
+        let mut separator = false;
+        for directory in list.directories() {
+            let searched = self.tree.iter().enumerate().filter(|(_, node)| node.searched);
+            for (node, _) in searched.filter(|&(node, _)| self.presence(directory, node) != Presence::Missing) {
+                self.write(directory, node, &mut path);
+                if core::mem::replace(&mut separator, true) {
+                    shown.push(b':');
+                }
+                let bare = if path.len() > 1 { path.strip_suffix(b"/").unwrap_or(&path) } else { &path };
+                shown.extend_from_slice(bare);
+            }
+        }
+        shown
+    }
+
     pub(super) fn learn(&mut self, directory: DirectoryId, node: usize, presence: Presence) {
         if let Some(slot) = self.known.get_mut(directory.0).and_then(|known| known.presence.get_mut(node)) {
             *slot = presence;

@@ -8,7 +8,7 @@ use crate::search::cache::{Cache, Ranking};
 use crate::search::directories::{Directories, SearchList};
 use crate::search::dst::{self, Tokens};
 use crate::search::hwcaps::Hwcaps;
-use crate::search::lookup::{Candidate, CommonPaths, Lookup, ObjectPaths};
+use crate::search::lookup::{Candidate, CommonPaths, Lookup, ObjectPaths, Source};
 use crate::search::path::{self, Layout};
 use crate::sys;
 use alloc::borrow::Cow;
@@ -30,6 +30,8 @@ const WRONG_CLASS: &str = "wrong ELF class: ELFCLASS32";
 pub struct SearchOptions {
     /// `LD_LIBRARY_PATH` or `--library-path`; `None` in secure execution.
     pub library_path: Option<Vec<u8>>,
+    /// Which of the two it is, for messages.
+    pub library_path_from: &'static str,
     /// `--inhibit-cache`
     pub inhibit_cache: bool,
     /// `--inhibit-rpath`
@@ -171,7 +173,9 @@ impl Finder {
         }
         log::debug!(target: "libs", "find library={} [{}]; searching", Lossy(name), asker.map_or(0, |id| objects[id].namespace.0));
         self.prepare(asker, executable, objects);
-        match self.walk(name, asker, objects)? {
+        let found = self.walk(name, asker, objects);
+        log::debug!(target: "libs", "");
+        match found? {
             Ok(opened) => Ok(opened),
             Err(true) => Err(LoadError::fault(name, WRONG_CLASS)),
             Err(false) => Err(LoadError::system(name, "cannot open shared object file", Errno::NOENT)),
@@ -232,6 +236,26 @@ impl Finder {
         self.paths.insert(id, paths);
     }
 
+    /// Tells `LD_DEBUG=libs` which directories come next.
+    fn log_list(&self, source: Source, list: &SearchList, asker: Option<ObjectId>, objects: &ObjectTable) {
+        let directories = self.directories.shown(list);
+        let directories = Lossy(&directories);
+        let chain = core::iter::successors(asker, |id| objects[*id].loader);
+        let (what, owner) = match source {
+            Source::Rpath(index) => ("RPATH", chain.chain(self.executable).nth(index)),
+            Source::Runpath => ("RUNPATH", asker),
+            Source::LibraryPath => (self.options.library_path_from, None),
+            Source::Default => ("system search path", None),
+        };
+        match owner {
+            Some(id) => {
+                let file = Lossy(objects[id].display_name());
+                log::debug!(target: "libs", " search path={directories}\t\t({what} from file {file})");
+            }
+            None => log::debug!(target: "libs", " search path={directories}\t\t({what})"),
+        }
+    }
+
     /// Walks the search order. Without success it tells whether a file for the other word size was met.
     fn walk(
         &mut self,
@@ -244,7 +268,14 @@ impl Finder {
         let executable = self.executable.and_then(|id| self.paths.get(&id));
         let mut lookup = Lookup::new(name, chain, executable, &self.common);
         let mut buffer = Vec::with_capacity(128);
+        let mut shown = None;
         while let Some(candidate) = lookup.next(&mut self.directories, &mut buffer) {
+            if log::log_enabled!(target: "libs", log::Level::Debug) {
+                if let Some((source, list)) = lookup.list().filter(|(source, _)| shown != Some(*source)) {
+                    shown = Some(source);
+                    self.log_list(source, list, asker, objects);
+                }
+            }
             let path = match candidate {
                 Candidate::Probe => {
                     let exists = sys::is_directory(&c_string(&buffer)?).unwrap_or(false);

@@ -157,6 +157,11 @@ impl<'p, C: Iterator<Item = &'p ObjectPaths> + Clone> Lookup<'p, C> {
         }
     }
 
+    /// The list that is being walked, and where it comes from.
+    pub fn list(&self) -> Option<(Source, &'p SearchList)> {
+        self.list
+    }
+
     /// Leaves out the rest of the current list. glibc does so when opening failed with anything but ENOENT or EACCES.
     pub fn skip_list(&mut self) {
         self.list = None;

@@ -8,6 +8,7 @@ use core::cell::UnsafeCell;
 use core::ffi::{c_char, CStr};
 use loader::addr::Addr;
 use loader::elf::symbols::{HashedName, Sym, Symbols};
+use loader::error::Lossy;
 use loader::sys;
 
 /// glibc's `tunable_val_t`: a union of number and pointer.
@@ -89,8 +90,48 @@ pub unsafe extern "C" fn dl_fatal_printf(format: *const c_char) -> ! {
     sys::exit(127)
 }
 
-/// `_dl_debug_printf`: called only when `_dl_debug_mask` is not 0, and it is.
-pub extern "C" fn dl_debug_printf(_format: *const c_char) {}
+/// `_dl_debug_printf`: by it libc tells of the program's constructors and of its start, where `_dl_debug_mask` asks for that. It takes any
+/// number of arguments, of which the first five can be shown.
+///
+/// # Safety
+/// As for printf.
+#[unsafe(naked)]
+pub unsafe extern "C" fn dl_debug_printf() {
+    core::arch::naked_asm!(
+        "push r9",
+        "push r8",
+        "push rcx",
+        "push rdx",
+        "push rsi",
+        "mov rsi, rsp",
+        "call {print}",
+        "add rsp, 40",
+        "ret",
+        print = sym print_debug,
+    )
+}
+
+/// Logs a message of libc's: text with `%s`, after which no other conversion comes in glibc 2.36.
+///
+/// # Safety
+/// `format` and what its conversions take must be C strings.
+unsafe extern "C" fn print_debug(format: *const c_char, arguments: &[*const c_char; 5]) {
+    // SAFETY: the caller's contract.
+    let format = unsafe { CStr::from_ptr(format) }.to_bytes();
+    let mut message = alloc::vec::Vec::new();
+    let mut arguments = arguments.iter();
+    let mut rest = format.strip_suffix(b"\n").unwrap_or(format);
+    while let Some(at) = rest.windows(2).position(|pair| pair == b"%s") {
+        message.extend_from_slice(&rest[..at]);
+        rest = &rest[at + 2..];
+        if let Some(&text) = arguments.next().filter(|text| !text.is_null()) {
+            // SAFETY: the caller's contract.
+            message.extend_from_slice(unsafe { CStr::from_ptr(text) }.to_bytes());
+        }
+    }
+    message.extend_from_slice(rest);
+    log::debug!(target: "calls", "{}", Lossy(&message));
+}
 
 /// `_dl_error_free`: frees a message of the loader's; none reaches libc, since the dlfcn hook keeps them.
 pub extern "C" fn dl_error_free(_message: *mut u8) {}

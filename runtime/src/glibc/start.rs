@@ -67,6 +67,9 @@ pub fn fill_read_only(layout: &Layout, stack: &InitialStack, cpu: &CpuFeatures, 
     }
     ro.put_u32(fields.dl_clktck, aux(AuxKey::ClockTick, 100) as u32);
     ro.put_u32(fields.dl_debug_fd, 2);
+    if log::log_enabled!(target: "calls", log::Level::Debug) {
+        ro.put_u32(fields.dl_debug_mask, DL_DEBUG_IMPCALLS);
+    }
     ro.put_u32(fields.dl_lazy, u32::from(lazy));
     ro.put_u16(fields.dl_fpu_control, FPU_CONTROL);
     ro.put_u64(fields.dl_hwcap, cpu.hwcap());
@@ -83,6 +86,9 @@ pub fn fill_read_only(layout: &Layout, stack: &InitialStack, cpu: &CpuFeatures, 
     ro.put_addr(fields.dl_init_all_dirs, ro.field(RO_TABLES));
     functions(layout);
 }
+
+/// The bit of `_dl_debug_mask` for which libc tells what it calls.
+const DL_DEBUG_IMPCALLS: u32 = 1 << 1;
 
 /// `_dl_platform` as a C string.
 fn platform_text(name: &str) -> usize {

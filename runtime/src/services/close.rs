@@ -6,7 +6,7 @@ use crate::process::{self, Process};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
-use loader::error::LoadError;
+use loader::error::{LoadError, Lossy};
 use loader::object::{NamespaceId, ObjectId, Stage, Stay, BASE_NAMESPACE};
 use loader::order;
 
@@ -75,6 +75,10 @@ pub fn close(id: ObjectId) -> Result<(), LoadError> {
             return Err(super::error::fault(object.name.to_bytes(), "shared object not open"));
         }
         object.open_count -= 1;
+        if object.open_count > 0 {
+            let name = Lossy(object.name.to_bytes());
+            log::debug!(target: "files", "\nclosing file={name}; direct_opencount={}", object.open_count);
+        }
         // A destructor that closes another object: whoever runs it looks again when it returns.
         if process.collector != 0 {
             return Ok(());
@@ -148,6 +152,8 @@ fn unload(dead: &[ObjectId]) {
     let mut had_tls = false;
     for &id in dead {
         let object = &process.linker.objects[id];
+        let (name, at) = (Lossy(object.name.to_bytes()), object.namespace.0);
+        log::debug!(target: "files", "\nfile={name} [{at}];  destroying link map");
         let namespace = object.namespace;
         let module = object.tls_state.get().module();
         if module != 0 {

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use loader::addr::Addr;
-use loader::error::{LoadError, Lossy};
+use loader::error::{LoadError, Lossy, Reason};
 use loader::object::NamespaceId;
 
 struct Slot {
@@ -50,7 +50,14 @@ fn slot<'h>(held: &'h mut Held<'_>, namespace: NamespaceId) -> Option<&'h mut Sl
 /// Remembers an error for the calling thread.
 pub fn set(namespace: NamespaceId, error: &LoadError) {
     let message = Some(text(error));
-    log::debug!(target: "files", "error: {}", Lossy(message.as_deref().map_or(&[], CStr::to_bytes)));
+    let occasion = match error.reason {
+        Reason::UndefinedSymbol { .. } => Some("symbol lookup error"),
+        Reason::MissingVersion { .. } => Some("version lookup error"),
+        _ => None,
+    };
+    if let Some(occasion) = occasion {
+        log::debug!(target: "errors", "{}: error: {occasion}: {} (fatal)", Lossy(&error.object), error.cause());
+    }
     let mut held = LOCK.hold();
     match slot(&mut held, namespace) {
         Some(slot) => slot.pending = message,

@@ -68,8 +68,8 @@ unsafe fn initialise(id: ObjectId) {
         object.stage = Stage::Initialised;
         // libc runs those of the program.
         let functions = if object.kind == Kind::Library { constructors(object) } else { Vec::new() };
-        if !functions.is_empty() {
-            log::debug!(target: "files", "calling init: {}", Lossy(object.display_name()));
+        if object.kind != Kind::Executable {
+            log::debug!(target: "calls", "\ncalling init: {}\n", Lossy(object.display_name()));
         }
         process.maps.refresh(process::layout(), &process.linker, id);
         (functions, arguments)
@@ -102,7 +102,7 @@ pub unsafe fn run_destructors(id: ObjectId) {
             return;
         };
         object.stage = Stage::Finished;
-        log::debug!(target: "files", "calling fini: {} [{}]", Lossy(object.display_name()), object.namespace.0);
+        log::debug!(target: "calls", "\ncalling fini: {} [{}]\n", Lossy(object.name.to_bytes()), object.namespace.0);
         destructors(object)
     };
     for function in functions {

@@ -5,12 +5,13 @@ use super::{close, init, link, namespace, seal};
 use crate::glibc::thread::{self, Stacks};
 use crate::glibc::{debugger, find_object, locks, tls};
 use crate::process::{self, Process};
+use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 use loader::addr::Addr;
-use loader::error::{LoadError, Reason};
-use loader::linker::Transaction;
-use loader::object::{NamespaceId, Object, ObjectId, Stage, Stay, BASE_NAMESPACE};
+use loader::error::{LoadError, Lossy, Reason};
+use loader::linker::{Linker, Transaction};
+use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage, Stay, BASE_NAMESPACE};
 use loader::order;
 use loader::reloc::PltMode;
 use loader::seal::{plan, tunables::SealLevel};
@@ -68,6 +69,7 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
             drop(stacks);
             match outcome {
                 Ok(order) => {
+                    log_opened_scopes(&process::enter().linker, &opening);
                     namespace::initialise_libc(&opening.transaction);
                     (opening.root, order)
                 }
@@ -86,8 +88,42 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
     if request.mode & mode::GLOBAL != 0 {
         make_global(&mut process::enter(), root);
     }
+    if log::log_enabled!(target: "files", log::Level::Debug) {
+        let process = process::enter();
+        let object = &process.linker.objects[root];
+        let (name, at) = (Lossy(object.name.to_bytes()), object.namespace.0);
+        log::debug!(target: "files", "opening file={name} [{at}]; direct_opencount={}\n", object.open_count);
+    }
     drop(load_lock);
     Ok(Some(root))
+}
+
+/// Tells `LD_DEBUG=scopes` where an object looks up its symbols.
+pub fn log_scopes(linker: &Linker, id: ObjectId) {
+    let object = &linker.objects[id];
+    let name = |id: ObjectId| Lossy(linker.objects[id].display_name()).to_string();
+    log::debug!(target: "scopes", "object={} [{}]", name(id), object.namespace.0);
+    if object.kind == Kind::Interpreter {
+        log::debug!(target: "scopes", " no scope\n");
+        return;
+    }
+    let list = |ids: &[ObjectId]| ids.iter().map(|id| name(*id)).collect::<Vec<_>>().join(" ");
+    let global = list(&linker.namespace(object.namespace).global_scope);
+    let own = if object.kind == Kind::Vdso { name(id) } else { list(&object.local_scope) };
+    let mut text = alloc::format!(" scope 0: {global}\n");
+    if !own.is_empty() {
+        text += &alloc::format!(" scope 1: {own}\n");
+    }
+    log::debug!(target: "scopes", "{text}");
+}
+
+/// Tells the same of an object that is opened for the first time, and of everything that it needs.
+fn log_opened_scopes(linker: &Linker, opening: &Opening) {
+    if log::log_enabled!(target: "scopes", log::Level::Debug) && linker.objects[opening.root].open_count == 1 {
+        for &id in [opening.root].iter().chain(&opening.closure) {
+            log_scopes(linker, id);
+        }
+    }
 }
 
 /// A transaction whose objects are mapped and checked, and not linked yet.
@@ -217,6 +253,11 @@ fn map(
 ) -> Result<(ObjectId, Vec<ObjectId>), LoadError> {
     let (linker, finder) = (&mut process.linker, &mut process.finder);
     let is_first = !linker.is_in_use(transaction.namespace);
+    if linker.find_by_name(transaction.namespace, name).is_none() {
+        let (by, at) = (&linker.objects[asker], transaction.namespace.0);
+        let (name, by, by_at) = (Lossy(name), Lossy(by.display_name()), by.namespace.0);
+        log::debug!(target: "files", "\nfile={name} [{at}];  dynamically loaded by {by} [{by_at}]");
+    }
     let root = linker.require(transaction, finder, name, Some(asker))?;
     let closure = linker.closure(transaction, finder, &[root])?;
     if is_first {

@@ -112,7 +112,7 @@ fn search_path(out: &mut String, request: &Request, cpu: &CpuFeatures, hwcap_mas
     let mut linker = Linker::new();
     let program = load(request, cpu, hwcap_mask, &mut linker);
     let parts = finder.search_parts(program, &linker.objects);
-    let variable = if request.options.library_path.is_some() { "--library-path" } else { "LD_LIBRARY_PATH" };
+    let variable = request.library_path_from();
     out.push_str("\nShared library search path:\n");
     directories(out, &parts.rpath, "RPATH")?;
     directories(out, &parts.library_path, variable)?;

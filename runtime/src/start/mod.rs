@@ -17,8 +17,8 @@ use crate::glibc::{debugger, find_object, libc, start as abi, tables, thread, tl
 use crate::initial_stack::{AuxKey, InitialStack};
 use crate::options::Action;
 use crate::process::{self, Arguments, Process};
-use crate::services::{fork, init, lazy, link, seal};
-use alloc::string::{String, ToString};
+use crate::services::{fork, init, lazy, link, open, seal};
+use alloc::string::String;
 use alloc::vec::Vec;
 use loader::addr::Addr;
 use loader::error::{LoadError, Lossy, Reason};
@@ -130,8 +130,8 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
     });
     let layout = choose_layout(&loaded)?;
     process::set_layout(layout);
-    log_scopes(&loaded);
     check_versions(&loaded)?;
+    log_scopes(&loaded);
     program::check_objects(&loaded.linker, &loaded.closure, cpu.isa_1)?;
     program::check_sealable(&loaded.linker, &loaded.closure, &seal_tunables)?;
 
@@ -214,21 +214,14 @@ fn choose_layout(loaded: &Loaded) -> Result<&'static Layout, Failure> {
     }
 }
 
-/// Tells `LD_DEBUG=scopes` in which order the objects are searched: at start-up all search the same list.
+/// Tells `LD_DEBUG=scopes` where every object looks up its symbols.
 fn log_scopes(loaded: &Loaded) {
     if !log::log_enabled!(target: "scopes", log::Level::Debug) {
         return;
     }
-    let linker = &loaded.linker;
-    let mut scope = String::new();
-    for &id in &linker.namespace(BASE_NAMESPACE).global_scope {
-        scope.push(' ');
-        scope.push_str(&Lossy(linker.objects[id].display_name()).to_string());
-    }
-    log::debug!(target: "scopes", "Initial object scopes");
-    for &id in &linker.namespace(BASE_NAMESPACE).list {
-        log::debug!(target: "scopes", "object={} [0]", Lossy(linker.objects[id].display_name()));
-        log::debug!(target: "scopes", " scope 0:{scope}");
+    log::debug!(target: "scopes", "\nInitial object scopes");
+    for &id in &loaded.linker.namespace(BASE_NAMESPACE).list {
+        open::log_scopes(&loaded.linker, id);
     }
 }
 

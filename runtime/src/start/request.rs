@@ -23,7 +23,7 @@ use loader::seal::tunables::{SealLevel, SealTunables};
 use loader::search::finder::{self, SearchOptions};
 use loader::search::hwcaps::{Hwcaps, Machine};
 use loader::sys::{self, MemoryMap};
-use rustix::fd::AsRawFd;
+use rustix::fd::IntoRawFd;
 
 /// The whole request.
 pub struct Request {
@@ -125,11 +125,21 @@ impl Request {
         let library_path = self.options.library_path.or(self.environment.library_path).filter(|_| !self.secure);
         SearchOptions {
             library_path: library_path.map(<[u8]>::to_vec),
+            library_path_from: self.library_path_from(),
             inhibit_cache: self.options.inhibit_cache,
             inhibit_rpath: self.options.inhibit_rpath.map(<[u8]>::to_vec),
             secure: self.secure,
             hwcaps: Hwcaps::new(machine, self.options.hwcaps_prepend, self.options.hwcaps_mask),
             platform,
+        }
+    }
+
+    /// What gives the library path.
+    pub fn library_path_from(&self) -> &'static str {
+        if self.options.library_path.is_some() {
+            "--library-path"
+        } else {
+            "LD_LIBRARY_PATH"
         }
     }
 
@@ -175,10 +185,11 @@ fn redirect(environment: &Environment) {
     };
     let mut path = name.to_vec();
     path.extend_from_slice(alloc::format!(".{}", sys::getpid()).as_bytes());
-    if let Some(fd) = CString::new(path).ok().and_then(|p| sys::open_append(&p).ok()) {
-        logger::redirect(fd.as_raw_fd());
+    match CString::new(path).ok().and_then(|p| sys::open_append(&p).ok()) {
         // The descriptor stays open for the life of the process.
-        core::mem::forget(fd);
+        Some(fd) => logger::redirect(fd.into_raw_fd()),
+        // As glibc, when the file can't be opened: standard output.
+        None => logger::redirect(1),
     }
 }
 

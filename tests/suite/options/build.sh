@@ -45,6 +45,12 @@ program arguments '#include <stdio.h>
 int main(int n, char **words) { for (int i = 0; i < n; i++) puts(words[i]); return 7; }'
 program direct 'int where(void); int main(void) { return where(); }' libwhere.so -Wl,-rpath,'$ORIGIN' \
     -Wl,--dynamic-linker=./ld.so
+library libopened.so '#include <stdlib.h>
+int answer(void) { return atoi("0"); }'
+program opener '#include <dlfcn.h>
+int main(void) { void *math = dlopen("libm.so.6", RTLD_NOW), *own = dlopen("./libopened.so", RTLD_NOW), *again;
+int (*answer)(void) = (int (*)(void))dlsym(own, "answer"); again = dlopen("libopened.so", RTLD_LAZY);
+dlsym(own, "nothing"); dlclose(again); dlclose(math); dlopen("/nothing.so", RTLD_NOW); return answer() || dlclose(own); }'
 program static '#include <stdio.h>
 int main(void) { puts("static"); return 3; }' -static
 cp static closed
