@@ -143,18 +143,19 @@ pub struct FileId {
 
 /// Opens `path` for reading, close-on-exec.
 pub fn open_read(path: &CStr) -> Result<OwnedFd> {
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    rustix::fs::openat(rustix::fs::CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Opens or creates `path` for appending, for `LD_DEBUG_OUTPUT`.
 pub fn open_append(path: &CStr) -> Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::from_raw_mode(0o666))
+    rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::from_raw_mode(0o666))
 }
 
 /// Device, inode, size and kind of an open file.
 pub fn status(fd: BorrowedFd<'_>) -> Result<FileStatus> {
-    let st = rustix::fs::fstat(fd)?;
+    // As glibc's loader asks: a filter that was made for it may not know fstat(2).
+    let st = rustix::fs::statat(fd, c"", rustix::fs::AtFlags::EMPTY_PATH)?;
     let regular = rustix::fs::FileType::from_raw_mode(st.st_mode) == rustix::fs::FileType::RegularFile;
     let set_user_id = Mode::from_raw_mode(st.st_mode).contains(Mode::SUID);
     Ok(FileStatus { id: FileId { dev: st.st_dev, ino: st.st_ino }, size: st.st_size as u64, regular, set_user_id })

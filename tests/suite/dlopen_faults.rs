@@ -1,10 +1,12 @@
 //! Each single system call of a dlopen refused in turn: the dlopen succeeds all the same, or it fails and leaves nothing behind, and the
-//! next one succeeds.
+//! next one succeeds. And which system calls a dlopen makes at all: none that the system's loader does not make as well, but mseal.
 
 use conformance::attack::trace::{Stop, Tracee, MSEAL};
+use conformance::loader::SYSTEM;
 use conformance::process::{Ending, Outcome};
 use conformance::{build, suite, Loader};
 use libtest_mimic::Trial;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -79,7 +81,41 @@ fn trials() -> Result<Vec<Trial>, String> {
             }
         }
     }
+    for level in 0..=2 {
+        let bench = Arc::clone(&bench);
+        let name = format!("system calls of the system's loader only, level {level}");
+        trials.push(Trial::test(name, move || Ok(no_others(&bench, level)?)));
+    }
     Ok(trials)
+}
+
+/// The loader and everything that a dlopen of each of the libraries asks of the kernel, by number.
+fn repertoire(bench: &Bench, loader: &Path, level: usize) -> Result<BTreeSet<u64>, String> {
+    let folder = suite::scratch(&bench.cache, &format!("repertoire-{level}-{}", loader == Path::new(SYSTEM)))?;
+    let mut numbers = BTreeSet::new();
+    // Level 2 refuses text relocations.
+    for opening in OPENINGS.into_iter().filter(|opening| level < 2 || opening.0 != "text relocations") {
+        let mut note = |number: u64| {
+            numbers.insert(number);
+        };
+        bench.trace(loader, level, opening, &folder, &mut note).map_err(|e| format!("{}: {e}", opening.0))?;
+    }
+    Ok(numbers)
+}
+
+/// A seccomp filter that was made for the system's loader goes by the number of a call.
+fn no_others(bench: &Bench, level: usize) -> Result<(), String> {
+    let theirs = repertoire(bench, Path::new(SYSTEM), level)?;
+    let ours = repertoire(bench, &bench.interpreter, level)?;
+    // The system's loader takes memory from malloc, which calls mmap too, and reads program headers that are far from the start of a
+    // file by pread64: these are in its repertoire whether these libraries make it use them or not.
+    let elsewhere = [libc::SYS_mmap, libc::SYS_pread64].map(|number| number as u64);
+    let others: Vec<u64> =
+        ours.iter().copied().filter(|n| *n != MSEAL && !theirs.contains(n) && !elsewhere.contains(n)).collect();
+    match others.is_empty() && (level == 0 || ours.contains(&MSEAL)) && ours.len() > 4 {
+        true => Ok(()),
+        false => Err(format!("system calls {others:?} of {ours:?}; the system's loader makes {theirs:?}")),
+    }
 }
 
 fn build_tree(tree: &Path) -> Result<(), String> {
@@ -113,6 +149,38 @@ struct Refused {
 }
 
 impl Bench {
+    /// Calls `note` with each system call of a dlopen and of all that follows it: dlsym, dlclose, the end.
+    fn trace(
+        &self,
+        loader: &Path,
+        level: usize,
+        (_, file, mode, thread): Opening,
+        folder: &Path,
+        note: &mut dyn FnMut(u64),
+    ) -> std::io::Result<()> {
+        let mut command = self.command(loader, level, file, mode, thread);
+        command.stdout(File::create(folder.join("stdout"))?).stderr(Stdio::null());
+        let mut tracee = Tracee::start(&mut command)?;
+        let mut marks = 0;
+        loop {
+            match tracee.resume()? {
+                Stop::Enter { number: MARK, .. } => marks += 1,
+                Stop::Enter { number, .. } if marks > 0 => note(number),
+                Stop::Enter { .. } | Stop::Leave(_) => {}
+                Stop::Ended(Ending::Exit(0)) => return Ok(()),
+                Stop::Ended(ending) => return Err(std::io::Error::other(ending.to_string())),
+            }
+        }
+    }
+
+    fn command(&self, loader: &Path, level: usize, file: &str, mode: u32, thread: bool) -> Command {
+        let mut command = Command::new(loader);
+        command.args(["./open", file, &mode.to_string()]).args(thread.then_some("thread"));
+        command.current_dir(&self.tree).env_clear().env("LD_LIBRARY_PATH", ".:/nowhere").env("LC_ALL", "C");
+        command.env("GLIBC_TUNABLES", format!("glibc.rtld.seal={level}")).stdin(Stdio::null());
+        command
+    }
+
     fn check(&self, name: &str, level: usize, opening: Opening, errno: i32) -> Result<(), String> {
         let folder = suite::scratch(&self.cache, &name.replace(' ', "-"))?;
         let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
@@ -144,11 +212,8 @@ impl Bench {
         folder: &Path,
     ) -> std::io::Result<(Option<u64>, Outcome)> {
         let [stdout, stderr] = ["stdout", "stderr"].map(|name| folder.join(name));
-        let mut command = Command::new(&self.interpreter);
-        command.args(["./open", file, &mode.to_string()]).args(thread.then_some("thread"));
-        command.current_dir(&self.tree).env_clear().env("LD_LIBRARY_PATH", ".:/nowhere").env("LC_ALL", "C");
-        command.env("GLIBC_TUNABLES", format!("glibc.rtld.seal={level}"));
-        command.stdin(Stdio::null()).stdout(File::create(&stdout)?).stderr(File::create(&stderr)?);
+        let mut command = self.command(&self.interpreter, level, file, mode, thread);
+        command.stdout(File::create(&stdout)?).stderr(File::create(&stderr)?);
         let mut tracee = Tracee::start(&mut command)?;
         let (mut marks, mut calls, mut refused) = (0, 0, None);
         let ending = loop {
