@@ -11,6 +11,7 @@ use crate::seal::tunables::ImageMemory;
 use crate::search::finder::{self, Finder};
 use crate::sys;
 use crate::tls::TlsState;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// A namespace of `dlmopen`: a list of objects that do not see those of other namespaces.
@@ -358,6 +359,18 @@ impl Linker {
 
     /// Takes an object out of all lists and unmaps it.
     pub fn unload(&mut self, id: ObjectId) {
+        if let Some(object) = self.forget(id) {
+            let range = object.image.range.clone();
+            drop(object);
+            // SAFETY: the object is gone from every list, so nothing refers to its image any more.
+            if let Err(errno) = unsafe { sys::unmap(range) } {
+                log::warn!("cannot unmap an object: {}", crate::errno::text(errno));
+            }
+        }
+    }
+
+    /// Takes an object out of all lists.
+    pub fn forget(&mut self, id: ObjectId) -> Option<Box<Object>> {
         let namespace = self.objects[id].namespace;
         let namespace = self.namespace_mut(namespace);
         namespace.list.retain(|&o| o != id);
@@ -372,14 +385,7 @@ impl Linker {
         for survivor in self.objects.iter_mut().filter(|o| o.loader == Some(id)) {
             survivor.loader = None;
         }
-        if let Some(object) = self.objects.remove(id) {
-            let range = object.image.range.clone();
-            drop(object);
-            // SAFETY: the object is gone from every list, so nothing refers to its image any more.
-            if let Err(errno) = unsafe { sys::unmap(range) } {
-                log::warn!("cannot unmap an object: {}", crate::errno::text(errno));
-            }
-        }
+        self.objects.remove(id)
     }
 }
 

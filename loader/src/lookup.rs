@@ -7,6 +7,7 @@ use crate::elf::symbols::{BloomFilter, HashedName, Sym, Symbols};
 use crate::elf::version::{Versions, Wanted, VERSYM_HIDDEN, VERSYM_VERSION};
 use crate::object::{Kind, Object, ObjectId, ObjectTable};
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -56,28 +57,28 @@ pub struct Definition {
 }
 
 /// What a lookup reads of one object, together in memory.
-#[derive(Clone, Copy)]
-pub struct ScopeEntry<'o> {
+#[derive(Clone)]
+pub struct ScopeEntry {
     id: ObjectId,
     is_executable: bool,
     symbols: Symbols<'static>,
-    versions: &'o Versions<'static>,
+    versions: Arc<Versions<'static>>,
 }
 
 /// An ordered list of objects to search.
 #[derive(Clone, Default)]
-pub struct Scope<'o> {
+pub struct Scope {
     /// By entry: what most entries are passed over by. Together in memory, since a lookup reads all up to the one that it finds.
     filters: Vec<BloomFilter<'static>>,
-    entries: Vec<ScopeEntry<'o>>,
+    entries: Vec<ScopeEntry>,
 }
 
 /// `STB_GNU_UNIQUE` definitions that somebody has bound to: there is one per name and namespace, whatever the scopes.
 pub type UniqueSymbols = RefCell<BTreeMap<Vec<u8>, Definition>>;
 
-impl<'o> Scope<'o> {
+impl Scope {
     /// A scope with these objects in this order; ids that appear twice count once.
-    pub fn new(objects: &'o ObjectTable, ids: impl IntoIterator<Item = ObjectId>) -> Scope<'o> {
+    pub fn new(objects: &ObjectTable, ids: impl IntoIterator<Item = ObjectId>) -> Scope {
         let mut scope = Scope::default();
         for id in ids {
             scope.push(id, &objects[id]);
@@ -86,7 +87,7 @@ impl<'o> Scope<'o> {
     }
 
     /// Adds an object at the end, unless it is in the scope.
-    pub fn push(&mut self, id: ObjectId, object: &'o Object) {
+    pub fn push(&mut self, id: ObjectId, object: &Object) {
         if self.entries.iter().any(|e| e.id == id) {
             return;
         }
@@ -95,7 +96,7 @@ impl<'o> Scope<'o> {
             id,
             is_executable: object.kind == Kind::Executable,
             symbols: object.symbols,
-            versions: &object.versions,
+            versions: Arc::clone(&object.versions),
         });
     }
 
@@ -116,6 +117,13 @@ impl<'o> Scope<'o> {
             Some(skip) => self.entries.iter().position(|e| e.id == skip)? + 1,
         };
         let mut first_weak = None;
+        let found = self.search(start, query, &mut first_weak).or(first_weak)?;
+        Some(if found.is_unique() { one_of_a_kind(unique, query.name.name, found) } else { found })
+    }
+
+    /// The first acceptable definition from entry `start` on, not asking which one of a unique symbol is in use. Where a weak one gives
+    /// way to a strong one, `first_weak` becomes the first weak one. Neither allocates nor locks.
+    pub fn search(&self, start: usize, query: &Query<'_>, first_weak: &mut Option<Definition>) -> Option<Definition> {
         for (filter, entry) in self.filters[start..].iter().zip(&self.entries[start..]) {
             if !filter.may_hold(query.name.gnu) {
                 continue;
@@ -126,24 +134,29 @@ impl<'o> Scope<'o> {
             if let Some(symbol) = entry.find(query) {
                 let found = Definition { object: entry.id, symbol };
                 if symbol.st_info >> 4 == STB_WEAK && DYNAMIC_WEAK.load(Ordering::Relaxed) {
-                    first_weak = first_weak.or(Some(found));
+                    *first_weak = first_weak.or(Some(found));
                     continue;
-                }
-                if symbol.st_info >> 4 == STB_GNU_UNIQUE {
-                    return Some(one_of_a_kind(unique, query.name.name, found));
                 }
                 return Some(found);
             }
         }
-        first_weak
+        None
     }
 }
 
-fn one_of_a_kind(unique: &UniqueSymbols, name: &[u8], found: Definition) -> Definition {
+impl Definition {
+    /// Whether there is one of its name in a namespace, whatever the scopes (`STB_GNU_UNIQUE`).
+    pub fn is_unique(&self) -> bool {
+        self.symbol.st_info >> 4 == STB_GNU_UNIQUE
+    }
+}
+
+/// Which definition of a unique symbol is in use: the first that anybody has bound to.
+pub fn one_of_a_kind(unique: &UniqueSymbols, name: &[u8], found: Definition) -> Definition {
     *unique.borrow_mut().entry(name.to_vec()).or_insert(found)
 }
 
-impl ScopeEntry<'_> {
+impl ScopeEntry {
     fn find(&self, query: &Query<'_>) -> Option<&'static Sym> {
         let mut sole_versioned = None;
         let mut versioned_count = 0;

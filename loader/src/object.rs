@@ -12,6 +12,7 @@ use crate::sys::FileId;
 use crate::tls::{TlsSegment, TlsState};
 use alloc::boxed::Box;
 use alloc::ffi::CString;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use goblin::elf64::program_header::{PT_DYNAMIC, PT_GNU_EH_FRAME, PT_LOAD, PT_PHDR};
@@ -94,8 +95,8 @@ pub struct Object {
     pub dynamic_at: VAddr,
     /// Its dynamic symbols.
     pub symbols: Symbols<'static>,
-    /// Its symbol versions.
-    pub versions: Versions<'static>,
+    /// Its symbol versions, which scopes share.
+    pub versions: Arc<Versions<'static>>,
     /// What RELRO protects.
     pub relro: Option<RelroPages>,
     /// Its thread-local storage.
@@ -158,7 +159,7 @@ impl Object {
             }
         };
         let symbols = Symbols::parse(&view, &dynamic).map_err(complain)?;
-        let versions = Versions::parse(&view, &dynamic, &symbols).map_err(complain)?;
+        let versions = Arc::new(Versions::parse(&view, &dynamic, &symbols).map_err(complain)?);
         let tls = TlsSegment::find(&headers, &image).map_err(complain)?;
         let relro = relro::pages(&headers).map_err(complain)?;
         let soname = dynamic.soname.and_then(|at| symbols.string(at));

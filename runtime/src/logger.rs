@@ -119,7 +119,8 @@ fn help() -> ! {
     sys::exit(0)
 }
 
-fn program_name() -> &'static [u8] {
+/// The program's `argv[0]`.
+pub fn program_name() -> &'static [u8] {
     // SAFETY: null, or the argument array, which ends with a null pointer.
     unsafe {
         let argv: *const *const core::ffi::c_char = PROGRAM.load(Ordering::Relaxed).cast();

@@ -5,7 +5,7 @@ use crate::elf::symbols::{HashedName, Sym};
 use crate::elf::version::{Version, Wanted};
 use crate::error::{LoadError, Lossy, Reason};
 use crate::lookup::{self, Class, Definition, Query, Scope, UniqueSymbols, SHN_ABS};
-use crate::object::{Object, ObjectId, ObjectTable, Stay};
+use crate::object::{NamespaceId, Object, ObjectId, ObjectTable, Stay};
 use alloc::collections::BTreeSet;
 use core::cell::{Cell, RefCell};
 use goblin::elf::sym::{STB_LOCAL, STB_WEAK, STT_GNU_IFUNC};
@@ -16,7 +16,7 @@ pub struct Binder<'o> {
     /// All objects.
     pub objects: &'o ObjectTable,
     /// The scope that the objects of the transaction share.
-    scope: Scope<'o>,
+    scope: Scope,
     unique: &'o UniqueSymbols,
     /// Whether any object can be unloaded at all.
     tracks_dependencies: bool,
@@ -32,7 +32,7 @@ pub struct Binding<'b, 'o> {
     /// The same.
     pub object: &'o Object,
     /// For `DT_SYMBOLIC` and for objects with a closure of their own.
-    own_scope: Option<Scope<'o>>,
+    own_scope: Option<Scope>,
     /// The last outcome: linkers sort relocations by symbol, so the next is often for the same one.
     last: Cell<(u32, Class, Resolved)>,
 }
@@ -157,21 +157,14 @@ impl<'o> Binding<'_, 'o> {
         let scope = self.own_scope.as_ref().unwrap_or(&self.binder.scope);
         let found = scope.find(&query, self.binder.unique);
         if log::log_enabled!(target: "symbols", log::Level::Trace) {
-            self.log_search(scope, name, found);
+            log_search(
+                scope.ids().map(|id| (id, self.binder.objects[id].display_name())),
+                name,
+                found,
+                self.object.namespace,
+            );
         }
         found
-    }
-
-    /// Tells which objects were searched.
-    fn log_search(&self, scope: &Scope<'_>, name: HashedName<'_>, found: Option<Definition>) {
-        for id in scope.ids() {
-            let object = Lossy(self.binder.objects[id].display_name());
-            let at = self.object.namespace.0;
-            log::trace!(target: "symbols", "symbol={};  lookup in file={object} [{at}]", Lossy(name.name));
-            if found.is_some_and(|f| f.object == id) {
-                return;
-            }
-        }
     }
 
     fn note(&self, name: HashedName<'_>, version: Option<Wanted<'_>>, found: Definition) {
@@ -181,19 +174,12 @@ impl<'o> Binding<'_, 'o> {
         {
             self.binder.dependencies.borrow_mut().insert((self.id, found.object));
         }
-        let definer = &self.binder.objects[found.object];
-        log::trace!(
-            target: "bindings",
-            "binding file {} [{}] to {} [{}]: normal symbol `{}'{}{}{}",
-            Lossy(self.object.display_name()),
-            self.object.namespace.0,
-            Lossy(definer.display_name()),
-            definer.namespace.0,
-            Lossy(name.name),
-            if version.is_some() { " [" } else { "" },
-            Lossy(version.map_or(&[], |v| v.version.name)),
-            if version.is_some() { "]" } else { "" },
-        );
+        if log::log_enabled!(target: "bindings", log::Level::Trace) {
+            let definer = &self.binder.objects[found.object];
+            let (from, to) =
+                ((self.object.display_name(), self.object.namespace), (definer.display_name(), definer.namespace));
+            log_binding(from, to, name.name, version.map(|v| v.version));
+        }
     }
 
     /// Run-time address of a definition, before any IFUNC resolver is asked.
@@ -213,6 +199,42 @@ impl<'o> Binding<'_, 'o> {
             Resolved::UndefinedWeak => None,
         }
     }
+}
+
+/// Tells which objects were searched (`LD_DEBUG=symbols`).
+#[cold]
+pub(super) fn log_search<'n>(
+    searched: impl Iterator<Item = (ObjectId, &'n [u8])>,
+    name: HashedName<'_>,
+    found: Option<Definition>,
+    NamespaceId(at): NamespaceId,
+) {
+    for (id, object) in searched {
+        log::trace!(target: "symbols", "symbol={};  lookup in file={} [{at}]", Lossy(name.name), Lossy(object));
+        if found.is_some_and(|f| f.object == id) {
+            return;
+        }
+    }
+}
+
+/// Tells what a reference was bound to (`LD_DEBUG=bindings`): the objects with their namespaces.
+#[cold]
+pub(super) fn log_binding(
+    (from, NamespaceId(from_at)): (&[u8], NamespaceId),
+    (to, NamespaceId(to_at)): (&[u8], NamespaceId),
+    name: &[u8],
+    version: Option<Version<'_>>,
+) {
+    log::trace!(
+        target: "bindings",
+        "binding file {} [{from_at}] to {} [{to_at}]: normal symbol `{}'{}{}{}",
+        Lossy(from),
+        Lossy(to),
+        Lossy(name),
+        if version.is_some() { " [" } else { "" },
+        Lossy(version.map_or(&[], |v| v.name)),
+        if version.is_some() { "]" } else { "" },
+    );
 }
 
 impl Resolved {

@@ -7,11 +7,12 @@
 
 mod binder;
 mod check;
+pub mod lazy;
 mod x86_64;
 
 pub use binder::{is_ifunc, value_of, Binder, Binding, Resolved};
 pub use check::{references, References};
-pub use x86_64::{bind_slot, relocate, run_deferred, Deferred, PltMode};
+pub use x86_64::{relocate, run_deferred, Deferred, PltMode};
 
 use crate::addr::Addr;
 use crate::error::LoadError;

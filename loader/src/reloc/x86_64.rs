@@ -165,48 +165,6 @@ pub unsafe fn run_deferred(
     Ok(())
 }
 
-/// Binds the PLT slot of the relocation with an index in `DT_JMPREL`, at its first call; the function's address.
-///
-/// # Errors
-/// No definition, or an index outside the table.
-///
-/// # Safety
-/// As for [`run_deferred`].
-pub unsafe fn bind_slot(
-    binding: &Binding<'_, '_>,
-    index: u64,
-    services: &dyn Services,
-    write: bool,
-) -> Result<u64, LoadError> {
-    let object = binding.object;
-    let pass = Pass {
-        binding,
-        object,
-        image: &object.image,
-        services,
-        name: object.display_name(),
-        window: Cell::new((1, 0)),
-    };
-    let records = match object.dynamic.plt_rela {
-        Some(table) => pass.records(table)?,
-        None => &[],
-    };
-    let bad = || pass.malformed("PLT relocation index outside the table", index);
-    let rela = usize::try_from(index).ok().and_then(|i| records.get(i)).ok_or_else(bad)?;
-    let resolved = binding.resolve(symbol_index(rela), Class::Plt)?;
-    let mut value = binding.address(&resolved);
-    if resolved.is_ifunc() {
-        // SAFETY: the caller's contract.
-        value = unsafe { services.call_resolver(crate::addr::Addr(value as usize)) };
-    }
-    let slot = VAddr(rela.r_offset);
-    let read_only = object.relro.as_ref().is_some_and(|r| r.contains(&slot));
-    if write && !read_only && value != 0 {
-        object.image.write_u64(slot, value);
-    }
-    Ok(value)
-}
-
 struct Pass<'p, 'b, 'o> {
     binding: &'p Binding<'b, 'o>,
     object: &'o Object,

@@ -179,7 +179,7 @@ pub fn environment(linker: &Linker, namespace: NamespaceId) -> Option<*mut *mut 
 ///
 /// # Safety
 /// As for [`find_functions`].
-unsafe fn address_in(linker: &Linker, scope: &Scope<'_>, name: &str, version: &str) -> usize {
+unsafe fn address_in(linker: &Linker, scope: &Scope, name: &str, version: &str) -> usize {
     let hash = loader::elf::hash::sysv(version.as_bytes());
     let wanted = Wanted { version: Version { name: version.as_bytes(), hash }, exact: false };
     let query =

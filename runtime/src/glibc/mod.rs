@@ -6,6 +6,7 @@ pub mod diagnostics;
 pub mod exports;
 pub mod find_object;
 pub mod globals;
+pub mod gscope;
 pub mod hook;
 pub mod layout;
 pub mod libc;

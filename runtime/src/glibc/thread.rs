@@ -3,9 +3,11 @@
 use super::globals::{self, Structure, RTLD_GLOBAL};
 use super::layout::Layout;
 use super::tls;
+use core::sync::atomic::{AtomicU32, Ordering};
 use loader::addr::Addr;
 use loader::sys::{self, Place, Prot};
 use rustix::io::Errno;
+use rustix::thread::futex;
 
 /// What registers an area for restartable sequences is expected to be signed with on x86.
 const RSEQ_SIGNATURE: u32 = 0x5305_3053;
@@ -118,18 +120,28 @@ pub struct Stacks {
 /// Waits for libc's lists of stacks. While libc holds this lock it frees TLS, and calls what may not be bound yet: so it comes before the
 /// gate and before the lock of the TLS modules.
 pub fn lock_stacks(layout: &Layout) -> Stacks {
-    let global = RTLD_GLOBAL.structure();
-    let list = |offset| global.field(offset);
-    let fields = &layout.rtld_global;
-    Stacks {
-        _lock: StackCacheLock::take(list(fields.dl_stack_cache_lock)),
-        running: [list(fields.dl_stack_used), list(fields.dl_stack_user)],
-        own: [list(fields.dl_stack_used), list(fields.dl_stack_cache)],
-        node: layout.pthread.list,
-    }
+    let word = RTLD_GLOBAL.structure().field(layout.rtld_global.dl_stack_cache_lock);
+    Stacks::new(layout, StackCacheLock::take(word))
+}
+
+/// Locks libc's lists of stacks unless somebody has them.
+pub fn try_lock_stacks(layout: &Layout) -> Option<Stacks> {
+    let word = RTLD_GLOBAL.structure().field(layout.rtld_global.dl_stack_cache_lock);
+    Some(Stacks::new(layout, StackCacheLock::try_take(word)?))
 }
 
 impl Stacks {
+    fn new(layout: &Layout, lock: StackCacheLock) -> Stacks {
+        let fields = &layout.rtld_global;
+        let list = |offset| RTLD_GLOBAL.structure().field(offset);
+        Stacks {
+            running: [list(fields.dl_stack_used), list(fields.dl_stack_user)],
+            own: [list(fields.dl_stack_used), list(fields.dl_stack_cache)],
+            node: layout.pthread.list,
+            _lock: lock,
+        }
+    }
+
     /// Calls `visit` with the thread pointer of every thread that runs.
     pub fn each_running(&self, visit: impl FnMut(Addr)) {
         self.each(self.running, visit);
@@ -156,28 +168,37 @@ impl Stacks {
 }
 
 /// glibc's low-level lock: 0 free, 1 held, 2 held with waiters.
-struct StackCacheLock(&'static core::sync::atomic::AtomicU32);
+struct StackCacheLock(&'static AtomicU32);
 
 impl StackCacheLock {
-    fn take(at: Addr) -> StackCacheLock {
-        use core::sync::atomic::{AtomicU32, Ordering};
+    fn word(at: Addr) -> &'static AtomicU32 {
         // SAFETY: the word is an aligned int of `_rtld_global`, which libc too uses with atomic instructions only.
-        let word = unsafe { &*at.as_ptr::<AtomicU32>() };
-        if word.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            while word.swap(2, Ordering::Acquire) != 0 {
-                // Whatever wakes it, the loop looks again.
-                let _ = rustix::thread::futex::wait(word, rustix::thread::futex::Flags::PRIVATE, 2, None);
-            }
+        unsafe { &*at.as_ptr::<AtomicU32>() }
+    }
+
+    fn take(at: Addr) -> StackCacheLock {
+        if let Some(lock) = StackCacheLock::try_take(at) {
+            return lock;
+        }
+        let word = StackCacheLock::word(at);
+        while word.swap(2, Ordering::Acquire) != 0 {
+            // Whatever wakes it, the loop looks again.
+            let _ = futex::wait(word, futex::Flags::PRIVATE, 2, None);
         }
         StackCacheLock(word)
+    }
+
+    fn try_take(at: Addr) -> Option<StackCacheLock> {
+        let word = StackCacheLock::word(at);
+        word.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).ok().map(|_| StackCacheLock(word))
     }
 }
 
 impl Drop for StackCacheLock {
     fn drop(&mut self) {
-        if self.0.swap(0, core::sync::atomic::Ordering::Release) == 2 {
+        if self.0.swap(0, Ordering::Release) == 2 {
             // A failed wake leaves nobody waiting.
-            let _ = rustix::thread::futex::wake(self.0, rustix::thread::futex::Flags::PRIVATE, 1);
+            let _ = futex::wake(self.0, futex::Flags::PRIVATE, 1);
         }
     }
 }

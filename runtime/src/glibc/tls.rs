@@ -502,6 +502,7 @@ pub unsafe extern "C" fn dl_allocate_tls(tcb: *mut u8) -> *mut u8 {
     if tcb.is_null() {
         return tcb;
     }
+    super::gscope::reset(Addr(tcb as usize));
     let count = {
         let mut lock = locks::tls();
         modules(&mut lock).len()
@@ -523,6 +524,7 @@ pub unsafe extern "C" fn dl_allocate_tls(tcb: *mut u8) -> *mut u8 {
 #[cfg_attr(feature = "interpreter", export_name = "_dl_allocate_tls_init")]
 pub unsafe extern "C" fn dl_allocate_tls_init(tcb: *mut u8, _flag: bool) -> *mut u8 {
     if !tcb.is_null() {
+        super::gscope::reset(Addr(tcb as usize));
         // The thread that had the stack before may have left an error that it never asked for.
         crate::services::error::forget_thread(Addr(tcb as usize));
         // SAFETY: the caller's contract.

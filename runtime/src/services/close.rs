@@ -1,12 +1,14 @@
 //! `dlclose(3)`: what nobody holds any more is unloaded; and promotion, by which an object comes to stay for ever.
 
-use super::{init, namespace, open};
+use super::{init, lazy, namespace, open};
 use crate::glibc::{debugger, find_object, locks, tls};
 use crate::process::{self, Process};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use loader::error::{LoadError, Lossy};
+use loader::linker::Linker;
+use loader::object::{NamespaceId, ObjectId, Stage, Stay, BASE_NAMESPACE};
 use loader::object::{NamespaceId, ObjectId, Stage, Stay, BASE_NAMESPACE};
 use loader::order;
 
@@ -22,9 +24,13 @@ fn dependencies(_process: &mut Process) -> &mut BTreeSet<(ObjectId, ObjectId)> {
     unsafe { &mut *DEPENDENCIES.0.get() }
 }
 
-/// Takes note of references that lazy binding has made.
-pub fn add_dependencies(pairs: impl IntoIterator<Item = (ObjectId, ObjectId)>) {
-    note_dependencies(&mut process::enter(), pairs);
+/// What stays at least as long as an object: what it needs, and what it refers to. The gate must be held.
+pub fn held_by(linker: &Linker, id: ObjectId) -> Vec<ObjectId> {
+    // SAFETY: the caller holds the gate.
+    let dependencies = unsafe { &*DEPENDENCIES.0.get() };
+    let mut held = linker.closure_of(id);
+    held.extend(dependencies.iter().filter(|(from, _)| *from == id).map(|(_, to)| *to));
+    held
 }
 
 /// Takes note of references: what an undeletable object refers to becomes undeletable.
@@ -35,8 +41,8 @@ pub fn note_dependencies(process: &mut Process, pairs: impl IntoIterator<Item = 
         }
         if process.linker.objects[from].stay == Stay::Forever {
             promote(process, &[to]);
-        } else if !open::closure_of(process, from).contains(&to) {
-            dependencies(process).insert((from, to));
+        } else if !open::closure_of(process, from).contains(&to) && dependencies(process).insert((from, to)) {
+            lazy::publish(&process.linker);
         }
     }
 }
@@ -54,6 +60,9 @@ pub fn promote(process: &mut Process, roots: &[ObjectId]) {
         promoted.push(id);
         work.extend(&object.needed);
         work.extend(dependencies(process).iter().filter(|(from, _)| *from == id).map(|(_, to)| *to));
+    }
+    if !promoted.is_empty() {
+        lazy::publish(&process.linker);
     }
     open::seal_kept(process, &promoted);
 }
@@ -106,7 +115,7 @@ fn collect() {
             dead.iter().copied().filter(|id| process.linker.objects[*id].stage == Stage::Initialised).collect()
         };
         if pending.is_empty() {
-            unload(&dead);
+            unload();
             return;
         }
         // A destructor may open or close objects: look again afterwards.
@@ -140,7 +149,14 @@ fn dead_objects(process: &Process) -> Vec<ObjectId> {
     order::sort_all(&dead, |id| &linker.objects[id].needed)
 }
 
-fn unload(dead: &[ObjectId]) {
+/// Unloads what is dead and has nothing left to run.
+fn unload() {
+    let (dead, unread) = lazy::withdraw(|process| {
+        let mut dead = dead_objects(process);
+        dead.retain(|id| process.linker.objects[*id].stage != Stage::Initialised);
+        dead
+    });
+    let dead = dead.as_slice();
     // Before the gate: callbacks of `dl_iterate_phdr`, which holds this lock, may come to the gate by lazy binding.
     let _write_lock = locks::write();
     let mut gate = process::enter();
@@ -173,9 +189,14 @@ fn unload(dead: &[ObjectId]) {
     find_object::publish_without(&process.linker, dead, |id| process.maps.address(id));
     for &id in dead {
         process.finder.forget(id);
-        process.linker.unload(id);
+        if unread {
+            process.linker.unload(id);
+        } else {
+            drop(process.linker.forget(id));
+        }
         process.maps.remove(id);
     }
+    lazy::withdrawn_are_gone();
     // The end of static TLS that nobody uses any more is free again.
     let in_use = process.linker.objects.iter().filter_map(|(_, o)| o.tls_state.get().static_offset()).max();
     process.static_tls.layout.used = in_use.unwrap_or(0);

@@ -1,13 +1,22 @@
 //! Lazy binding: the first call through a PLT slot comes here (psABI, "Procedure Linkage Table").
+//!
+//! As in glibc, a call is looked up without a lock and without memory: a signal handler may make it over a dlopen of its own thread. The
+//! lookup reads a [`Snapshot`], which whoever changes the linker's state replaces ([`publish`]). The gate is taken only for a call that has to
+//! be noted: from one object to another that could be unloaded before it, or to an `STB_GNU_UNIQUE` function.
 
-use super::link::LinkServices;
+use super::close;
+use crate::glibc::gscope;
 use crate::process;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::arch::naked_asm;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use loader::addr::Addr;
-use loader::error::{LoadError, Lossy};
+use loader::error::Lossy;
+use loader::linker::Linker;
 use loader::object::ObjectId;
-use loader::reloc::{self, Binder};
+use loader::reloc::lazy::{Snapshot, Target, Tie, Unbound};
 
 /// The state components that a call may use: SSE, AVX, bounds, opmask and the rest of AVX-512. As in glibc, x87 is left out: a call finds
 /// the x87 stack empty anyway.
@@ -129,38 +138,113 @@ unsafe extern "C" fn trampoline_code() {
     )
 }
 
+/// What lazily bound calls are looked up in; never null once a call can come.
+static CURRENT: AtomicPtr<Snapshot> = AtomicPtr::new(core::ptr::null_mut());
+
+/// What else belongs to it.
+#[derive(Default)]
+struct Publisher {
+    /// Snapshots that were replaced, and that somebody may still be reading; from boxes.
+    replaced: Vec<*mut Snapshot>,
+    /// Objects that are in the linker's tables and are about to be unloaded.
+    withdrawn: Vec<ObjectId>,
+}
+
+struct PublisherCell(UnsafeCell<Publisher>);
+// SAFETY: touched while the gate is held only.
+unsafe impl Sync for PublisherCell {}
+
+static PUBLISHER: PublisherCell =
+    PublisherCell(UnsafeCell::new(Publisher { replaced: Vec::new(), withdrawn: Vec::new() }));
+
 /// Binds a slot; ends the program if there is no definition.
 extern "C" fn bind(cookie: u64, index: u64) -> u64 {
-    match try_bind(ObjectId(cookie as u32), index) {
-        Ok(address) => address,
-        Err(error) => report(&error),
+    let id = ObjectId(cookie as u32);
+    let mut target = search(id, index);
+    if target.tie.is_some() {
+        target = bind_and_note(id, index);
+    }
+    let mut address = target.address.0 as u64;
+    if target.is_resolver {
+        // SAFETY: the resolver is one of an object that is relocated, or its code could not be found; no lock is held.
+        address = unsafe { super::call_resolver(target.address) };
+    }
+    if let Some(slot) = target.slot.filter(|_| address != 0) {
+        // SAFETY: the slot lies in a writable segment of the object that calls. Another thread that binds it stores the same.
+        unsafe { slot.as_mut_ptr::<u64>().write_unaligned(address) };
+    }
+    address
+}
+
+/// Looks the function of a slot up: from any thread, in a signal handler too, over whatever it has interrupted.
+fn search(id: ObjectId, index: u64) -> Target {
+    let _searching = gscope::enter();
+    // SAFETY: a snapshot is there before the first call, and stays for as long as this thread is known to be searching.
+    let snapshot = unsafe { &*CURRENT.load(Ordering::SeqCst) };
+    snapshot.find(id, index, None).unwrap_or_else(|unbound| report(&unbound))
+}
+
+/// Looks it up again where nothing can change meanwhile, and takes note of what it is bound to.
+#[cold]
+fn bind_and_note(id: ObjectId, index: u64) -> Target {
+    let mut gate = process::enter();
+    let process = &mut *gate;
+    let namespace = process.linker.objects[id].namespace;
+    // SAFETY: who replaces and frees snapshots holds the gate, and this thread does.
+    let snapshot = unsafe { &*CURRENT.load(Ordering::Relaxed) };
+    let unique = &process.linker.namespace(namespace).unique;
+    let target = snapshot.find(id, index, Some(unique)).unwrap_or_else(|unbound| report(&unbound));
+    match target.tie {
+        None => return target,
+        Some(Tie::Dependency(definer)) => close::note_dependencies(process, [(id, definer)]),
+        Some(Tie::Unique(definer)) => close::promote(process, &[definer]),
+    }
+    target
+}
+
+/// Lets lazily bound calls see the linker's state as it is. The gate must be held.
+pub fn publish(linker: &Linker) {
+    // SAFETY: the caller holds the gate.
+    let publisher = unsafe { &mut *PUBLISHER.0.get() };
+    let held = |id| close::held_by(linker, id);
+    let new = Box::into_raw(Box::new(Snapshot::new(linker, &publisher.withdrawn, held)));
+    let old = CURRENT.swap(new, Ordering::SeqCst);
+    if old.is_null() {
+        return;
+    }
+    publisher.replaced.push(old);
+    if gscope::nobody_searches() {
+        for old in publisher.replaced.drain(..) {
+            // SAFETY: the pointer came from a box. Nobody finds it any more, and those who had found it have left since.
+            drop(unsafe { Box::from_raw(old) });
+        }
     }
 }
 
-fn try_bind(id: ObjectId, index: u64) -> Result<u64, LoadError> {
-    let process = process::enter();
-    let linker = &process.linker;
-    let namespace = linker.namespace(linker.objects[id].namespace);
-    let binder = Binder::new(&linker.objects, namespace.global_scope.iter().copied(), &namespace.unique);
-    let services = LinkServices::new(process.static_tls, None);
-    let binding = binder.object(id);
-    // SAFETY: the object is relocated, or its code would not be calling; so is what it depends on.
-    let address = unsafe { reloc::bind_slot(&binding, index, &services, true)? };
-    drop(binding);
-    let dependencies = binder.dependencies.into_inner();
-    drop(process);
-    if !dependencies.is_empty() {
-        super::close::add_dependencies(dependencies);
-    }
-    Ok(address)
+/// Hides objects that are about to be unloaded from lazily bound calls, and waits until none reads them; `choose` says which, under the
+/// gate. The second value is false if somebody may read them for ever: then they must stay mapped.
+pub fn withdraw(choose: impl FnOnce(&process::Process) -> Vec<ObjectId>) -> (Vec<ObjectId>, bool) {
+    let chosen = {
+        let process = process::enter();
+        let chosen = choose(&process);
+        // SAFETY: the gate is held.
+        unsafe { (*PUBLISHER.0.get()).withdrawn.clone_from(&chosen) };
+        publish(&process.linker);
+        chosen
+    };
+    // Without the gate: a handler that has interrupted a search may want it.
+    let quiet = gscope::wait_for_others();
+    (chosen, quiet)
+}
+
+/// Says that the objects that were withdrawn are out of the linker's tables. The gate must be held.
+pub fn withdrawn_are_gone() {
+    // SAFETY: the caller holds the gate.
+    unsafe { (*PUBLISHER.0.get()).withdrawn.clear() };
 }
 
 /// Says what is missing, as glibc does, and ends the program.
-pub fn report(error: &LoadError) -> ! {
-    let program = {
-        let process = process::enter();
-        process.linker.objects[process.main].display_name().to_vec()
-    };
-    crate::logger::line(format_args!("{}: symbol lookup error: {error}", Lossy(&program)));
+fn report(unbound: &Unbound<'_>) -> ! {
+    crate::logger::line(format_args!("{}: symbol lookup error: {unbound}", Lossy(crate::logger::program_name())));
     loader::sys::exit(127)
 }

@@ -143,6 +143,8 @@ pub unsafe fn relocate(
             let binding = binder.object(id);
             reloc::relocate(&binding, plt_mode(binding.object, wanted), services, &mut deferred)?;
         }
+        // From here on code of the new objects may run.
+        lazy::publish(linker);
         // Code of an object with text relocations can't be executed while its text is writable, so it can't have resolvers that run
         // here; everything else is relocated now.
         // SAFETY: all objects of the transaction have been through the first pass, the others through both.

@@ -1,7 +1,7 @@
 //! `dlopen(3)`: a transaction that loads an object and its closure, or leaves nothing behind.
 
 use super::namespace::Target;
-use super::{close, init, link, namespace, seal};
+use super::{close, init, lazy, link, namespace, seal};
 use crate::glibc::thread::{self, Stacks};
 use crate::glibc::{debugger, find_object, locks, tls};
 use crate::process::{self, Process};
@@ -448,6 +448,7 @@ pub fn make_global(process: &mut Process, root: ObjectId) {
         process.linker.namespace_mut(namespace).global_scope.push(id);
         process.maps.refresh(process::layout(), &process.linker, id);
     }
+    lazy::publish(&process.linker);
 }
 
 /// An object and all that it needs, breadth first.
