@@ -147,7 +147,7 @@ the form
   PID: START-END PART sealed NAME
   PID: START-END PART open NAME: REASON
 
-with addresses in hexadecimal; PART is text, rodata, relro, data, gap or whole. Fields are separated by blanks or tabs, NAME may
+with addresses in hexadecimal; PART is text, rodata, relro, got, got-shared, data, gap or whole. Fields are separated by blanks or tabs, NAME may
 hold some, and REASON is what follows the last colon and blank. The objects come in the order of the plan.
 
 Exit status: 0; 2 for a wrong option; 126 or 127 for a program that can't be run, as 'ldseal run'; 127 when a library is missing or

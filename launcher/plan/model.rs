@@ -45,7 +45,7 @@ pub struct Part {
     pub offset: u64,
     /// Bytes.
     pub size: u64,
-    /// `text`, `rodata`, `relro`, `data`, `gap`, or `whole` for what has no parts.
+    /// `text`, `rodata`, `relro`, `got`, `got-shared`, `data`, `gap`, or `whole` for what has no parts.
     pub part: String,
     /// Whether it would be sealed.
     pub sealed: bool,

@@ -2,11 +2,16 @@
 
 use super::model::Kind;
 use crate::elf::{Headers, ReadAt};
-use goblin::elf::dynamic::{DF_1_PIE, DT_FLAGS_1, DT_NEEDED, DT_SONAME, DT_STRSZ, DT_STRTAB};
+use goblin::elf::dynamic::{
+    DF_1_PIE, DT_FLAGS_1, DT_JMPREL, DT_NEEDED, DT_PLTGOT, DT_PLTRELSZ, DT_SONAME, DT_STRSZ, DT_STRTAB,
+};
 use goblin::elf::header::ET_EXEC;
 use goblin::elf::program_header::{ProgramHeader, PF_W, PF_X, PT_DYNAMIC, PT_GNU_RELRO, PT_INTERP, PT_LOAD, PT_NOTE};
+use goblin::elf64::reloc::Rela;
+use loader::addr::VAddr;
 use loader::elf::header::{PT_GNU_MUTABLE, PT_GNU_PROPERTY};
 use loader::elf::{note, property};
+use loader::got::GotPages;
 use std::ops::Range;
 
 /// Bytes of a page.
@@ -22,6 +27,8 @@ pub struct Image {
     pub loads: Vec<Load>,
     /// The pages that PT_GNU_RELRO makes read-only: its end rounded down, as glibc does.
     pub relro: Range<u64>,
+    /// The pages on which slots of the PLT lie that RELRO does not protect.
+    pub got: Option<GotPages>,
     /// Pages that PT_GNU_MUTABLE keeps open.
     pub mutable: Vec<Range<u64>>,
     /// `e_entry`
@@ -78,6 +85,8 @@ impl Image {
         let dynamic = Dynamic::read(file, &headers).unwrap_or_default();
         let program = headers.file.e_type == ET_EXEC || dynamic.flags_1 & DF_1_PIE != 0;
         image.program = program && headers.segment(PT_INTERP).is_some();
+        let relro = VAddr(image.relro.start)..VAddr(image.relro.end);
+        image.got = GotPages::find(&dynamic.slots, dynamic.plt_got.map(VAddr), &relro);
         image.soname = dynamic.soname;
         image.needed = dynamic.needed;
         Some(image)
@@ -98,6 +107,11 @@ impl Image {
         if self.relro.contains(&address) {
             return Kind::Relro;
         }
+        match &self.got {
+            Some(got) if got.own.contains(&VAddr(address)) => return Kind::Got,
+            Some(got) if got.all.contains(&VAddr(address)) => return Kind::GotShared,
+            _ => {}
+        }
         // Where two share a page, the later one's bytes and protections are what is seen.
         match self.loads.iter().rev().find(|load| load.pages.contains(&address)) {
             None => Kind::Gap,
@@ -113,6 +127,9 @@ impl Image {
         let mut boundaries: Vec<u64> =
             self.loads.iter().flat_map(|load| [load.pages.start, load.file_end, load.pages.end]).collect();
         boundaries.extend(self.mutable.iter().chain([&self.relro]).flat_map(|range| [range.start, range.end]));
+        if let Some(GotPages { all, own }) = &self.got {
+            boundaries.extend([all.start.0, own.start.0, own.end.0, all.end.0]);
+        }
         boundaries.sort_unstable();
         boundaries.dedup();
         boundaries
@@ -141,6 +158,9 @@ fn load(segment: &ProgramHeader) -> Option<Load> {
 #[derive(Default)]
 struct Dynamic {
     flags_1: u64,
+    plt_got: Option<u64>,
+    /// The relocations of the PLT.
+    slots: Vec<Rela>,
     soname: Option<String>,
     needed: Vec<String>,
 }
@@ -151,12 +171,15 @@ impl Dynamic {
         let bytes = file.read_at(segment.p_offset, usize::try_from(segment.p_filesz.min(TABLE)).ok()?).ok()?;
         let entries: Vec<(u64, u64)> = bytes.chunks_exact(16).map(entry).take_while(|&(tag, _)| tag != 0).collect();
         let value = |wanted| entries.iter().find(|&&(tag, _)| tag == wanted).map(|&(_, value)| value);
-        let address = value(DT_STRTAB)?;
-        let holder = headers.segments.iter().find(|segment| {
-            segment.p_type == PT_LOAD && address >= segment.p_vaddr && address - segment.p_vaddr < segment.p_filesz
-        })?;
-        let offset = holder.p_offset.checked_add(address - holder.p_vaddr)?;
-        let strings = file.read_at(offset, usize::try_from(value(DT_STRSZ)?.min(TABLE)).ok()?).ok()?;
+        let table = |at: u64, size: u64| {
+            let address = value(at)?;
+            let holder = headers.segments.iter().find(|segment| {
+                segment.p_type == PT_LOAD && address >= segment.p_vaddr && address - segment.p_vaddr < segment.p_filesz
+            })?;
+            let offset = holder.p_offset.checked_add(address - holder.p_vaddr)?;
+            file.read_at(offset, usize::try_from(value(size)?.min(TABLE)).ok()?).ok()
+        };
+        let strings = table(DT_STRTAB, DT_STRSZ)?;
         let string = |at: u64| {
             let bytes = strings.get(usize::try_from(at).ok()?..)?;
             let length = bytes.iter().position(|&byte| byte == 0)?;
@@ -164,14 +187,24 @@ impl Dynamic {
         };
         let needed = entries.iter().filter(|&&(tag, _)| tag == DT_NEEDED).filter_map(|&(_, at)| string(at)).collect();
         let soname = value(DT_SONAME).and_then(string);
-        Some(Dynamic { flags_1: value(DT_FLAGS_1).unwrap_or_default(), soname, needed })
+        let slots = table(DT_JMPREL, DT_PLTRELSZ).unwrap_or_default().chunks_exact(24).map(rela).collect();
+        let flags_1 = value(DT_FLAGS_1).unwrap_or_default();
+        Some(Dynamic { flags_1, plt_got: value(DT_PLTGOT), slots, soname, needed })
     }
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte))
 }
 
 /// `d_tag` and `d_val` of an entry of 16 bytes.
 fn entry(bytes: &[u8]) -> (u64, u64) {
-    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
     (word(&bytes[..8]), word(&bytes[8..]))
+}
+
+/// A relocation record of 24 bytes.
+fn rela(bytes: &[u8]) -> Rela {
+    Rela { r_offset: word(&bytes[..8]), r_info: word(&bytes[8..16]), r_addend: word(&bytes[16..]) as i64 }
 }
 
 #[cfg(test)]
@@ -203,9 +236,10 @@ mod tests {
             ..Image::default()
         };
         image.mutable.push(0x8000..0x9000);
+        image.got = Some(GotPages { all: VAddr(0x6000)..VAddr(0x7000), own: VAddr(0x7000)..VAddr(0x7000) });
         let parts: Vec<Kind> = (0..10).map(|page| image.part(page * PAGE)).collect();
         use Kind::*;
-        assert_eq!(parts, [Rodata, Text, Text, Gap, Gap, Relro, Data, Bss, Mutable, Gap]);
+        assert_eq!(parts, [Rodata, Text, Text, Gap, Gap, Relro, GotShared, Bss, Mutable, Gap]);
     }
 
     #[test]

@@ -102,6 +102,10 @@ pub enum Kind {
     Rodata,
     /// Part of an object that is read-only after relocation.
     Relro,
+    /// Slots of the PLT and nothing else; read-only at level 2.
+    Got,
+    /// Slots of the PLT beside writable data.
+    GotShared,
     /// Writable part of an object, with bytes of the file.
     Data,
     /// Writable part of an object, zero at first.
@@ -132,6 +136,8 @@ impl fmt::Display for Kind {
             Kind::Text => "text",
             Kind::Rodata => "rodata",
             Kind::Relro => "relro",
+            Kind::Got => "got",
+            Kind::GotShared => "got-shared",
             Kind::Data => "data",
             Kind::Bss => "bss",
             Kind::Mutable => "mutable",

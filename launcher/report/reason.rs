@@ -131,10 +131,11 @@ impl Evidence<'_> {
         if !self.any_sealed {
             return self.nothing();
         }
+        let is_data = matches!(kind, Kind::Got | Kind::GotShared | Kind::Data | Kind::Bss);
         match (kind, owner) {
             (Kind::Vdso | Kind::Vvar, _) if !self.settings.tunables().vdso => "ldseal.vdso=0".into(),
             (Kind::Vdso | Kind::Vvar, _) => "best effort: the kernel refused, or was not asked".into(),
-            (_, Some(owner)) if owner.any_sealed && matches!(kind, Kind::Data | Kind::Bss) => self.data(),
+            (_, Some(owner)) if owner.any_sealed && is_data => self.data(),
             (_, Some(owner)) if owner.any_sealed => "the rest of the object is sealed: mseal was refused here".into(),
             (_, Some(owner)) if owner.excluded => self.excluded(),
             (_, Some(owner)) if owner.opts_out && self.settings.level != Some(SealLevel::Enforced) => {

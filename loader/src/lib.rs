@@ -14,7 +14,7 @@
 //! | closure | [`linker`] | the roots | all [`object::Object`]s, breadth first |
 //! | TLS layout | [`tls`] | the objects' `PT_TLS` | offsets below the thread pointer |
 //! | relocate | [`reloc`], with [`lookup`] | objects and scopes | stores into the images |
-//! | RELRO | [`relro`] | program headers | pages that become read-only |
+//! | RELRO | [`relro`], [`got`] | program headers, slots of the PLT | pages that become read-only |
 //! | seal | [`seal::plan`], [`seal::apply`] | objects and tunables | [`seal::plan::SealPlan`], then mseal(2) |
 //! | constructors | [`order`] | the graph of `DT_NEEDED` | the order in which whoever uses this crate runs them |
 //!
@@ -31,6 +31,7 @@ pub mod elf;
 pub mod errno;
 pub mod error;
 pub mod file;
+pub mod got;
 pub mod image;
 pub mod linker;
 pub mod lookup;

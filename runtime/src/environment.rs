@@ -13,6 +13,8 @@ pub struct Environment {
     pub preload: Option<&'static [u8]>,
     /// `LD_BIND_NOW`, non-empty
     pub bind_now: bool,
+    /// `LD_BIND_NOT`, non-empty
+    pub bind_not: bool,
     /// `LD_DYNAMIC_WEAK`
     pub dynamic_weak: bool,
     /// `LD_DEBUG`
@@ -81,6 +83,7 @@ impl Environment {
             match name {
                 b"LD_PRELOAD" => environment.preload = Some(value),
                 b"LD_BIND_NOW" => environment.bind_now = !value.is_empty(),
+                b"LD_BIND_NOT" => environment.bind_not = !value.is_empty(),
                 b"GLIBC_TUNABLES" => environment.tunables = Some(value),
                 b"LD_TRACE_LOADED_OBJECTS" => environment.trace = Some(Trace { program: parse_number(value) > 1 }),
                 b"LD_VERBOSE" => environment.verbose = !value.is_empty(),

@@ -1,6 +1,6 @@
 //! Carries a [`MapPlan`] out: maps the regions of a file's image. Thin and dumb on purpose; all decisions are in the plan.
 
-use crate::addr::{Addr, Bias, PAGE_SIZE};
+use crate::addr::{range_len, Addr, Bias, PAGE_SIZE};
 use crate::map::plan::{MapPlan, Region, Source};
 use crate::map::valgrind;
 use crate::sys::{self, Place, Prot};
@@ -137,6 +137,29 @@ fn map_region(fd: BorrowedFd<'_>, bias: Bias, region: &Region) -> Result<(), Err
         unsafe { core::ptr::write_bytes(at.as_mut_ptr::<u8>(), 0, end.0 - at.0) };
     }
     Ok(())
+}
+
+/// Replaces readable pages by anonymous memory with the same contents and this protection.
+///
+/// # Errors
+/// The kernel refuses; the pages are then as before.
+pub fn make_anonymous(pages: Range<Addr>, prot: Prot) -> Result<(), Errno> {
+    let len = range_len(&pages);
+    // SAFETY: new memory at a place of the kernel's choice.
+    let start = unsafe { sys::map_anonymous(Place::Anywhere, len, Prot::READ_WRITE, true)? };
+    let copy = start..Addr(start.0 + len);
+    // SAFETY: both ranges are mapped and as long.
+    unsafe { core::ptr::copy_nonoverlapping(pages.start.as_ptr::<u8>(), start.as_mut_ptr::<u8>(), len) };
+    // SAFETY: the pages get the protection that they have now. Their contents stay the same, so whoever uses them sees no change: not even
+    // this code, where they are its own.
+    let moved = unsafe {
+        if prot == Prot::READ_WRITE { Ok(()) } else { sys::protect(copy.clone(), prot) }
+            .and_then(|()| sys::move_mapping(copy.clone(), pages.start))
+    };
+    moved.inspect_err(|_| {
+        // SAFETY: nobody knows the copy.
+        let _ = unsafe { sys::unmap(copy) };
+    })
 }
 
 #[cfg(test)]

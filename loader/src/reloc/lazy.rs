@@ -9,6 +9,7 @@ use crate::addr::{Addr, Bias, VAddr};
 use crate::elf::symbols::Symbols;
 use crate::elf::version::{Version, Versions, Wanted};
 use crate::error::Lossy;
+use crate::got;
 use crate::linker::Linker;
 use crate::lookup::{self, Class, Definition, Query, Scope, UniqueSymbols, SHN_ABS};
 use crate::object::{NamespaceId, Object, ObjectId, Stay};
@@ -42,8 +43,8 @@ struct Linked {
     records: &'static [Rela],
     /// Slots lie here, if they may be written.
     writable: Range<VAddr>,
-    /// What was made read-only of that.
-    read_only: Option<Range<VAddr>>,
+    /// What was made read-only of that: RELRO, and pages of slots that were bound before.
+    read_only: [Option<Range<VAddr>>; 2],
     /// Whether it may be unloaded.
     closable: bool,
     /// Which of [`Snapshot::scopes`] its references are looked up in, in order.
@@ -103,9 +104,14 @@ pub enum Unbound<'s> {
 }
 
 impl Snapshot {
-    /// The state of the linker without some objects that are about to go. `held` tells of an object that may be unloaded what stays at
-    /// least as long.
-    pub fn new(linker: &Linker, without: &[ObjectId], held: impl Fn(ObjectId) -> Vec<ObjectId>) -> Snapshot {
+    /// The state of the linker without some objects that are about to go. `slots_are_bound` says that pages of slots are read-only;
+    /// `held` tells of an object that may be unloaded what stays at least as long.
+    pub fn new(
+        linker: &Linker,
+        without: &[ObjectId],
+        slots_are_bound: bool,
+        held: impl Fn(ObjectId) -> Vec<ObjectId>,
+    ) -> Snapshot {
         let wanted = |id: &ObjectId| !without.contains(id);
         let scope = |ids: &[ObjectId]| Scope::new(&linker.objects, ids.iter().copied().filter(wanted));
         let mut snapshot = Snapshot {
@@ -131,12 +137,21 @@ impl Snapshot {
             });
             let everybody = Some(usize::from(object.namespace.0));
             let order = if object.deep_bind { [own, local, everybody] } else { [own, everybody, local] };
-            snapshot.add(id, object, order, if object.stay == Stay::UntilClosed { held(id) } else { Vec::new() });
+            let held = if object.stay == Stay::UntilClosed { held(id) } else { Vec::new() };
+            let bound_slots = if slots_are_bound { got::pages(object).map(|pages| pages.own) } else { None };
+            snapshot.add(id, object, order, held, bound_slots);
         }
         snapshot
     }
 
-    fn add(&mut self, id: ObjectId, object: &Object, order: ScopeOrder, mut held: Vec<ObjectId>) {
+    fn add(
+        &mut self,
+        id: ObjectId,
+        object: &Object,
+        order: ScopeOrder,
+        mut held: Vec<ObjectId>,
+        bound_slots: Option<Range<VAddr>>,
+    ) {
         held.sort_unstable();
         let start = self.names.len();
         self.names.extend_from_slice(object.display_name());
@@ -150,9 +165,9 @@ impl Snapshot {
             bias: object.image.bias,
             symbols: object.symbols,
             versions: Arc::clone(&object.versions),
-            records: plt_records(object),
+            records: got::records(object),
             writable: written_segments(object),
-            read_only: object.relro.clone(),
+            read_only: [object.relro.clone(), bound_slots],
             closable: object.stay == Stay::UntilClosed,
             order,
             held,
@@ -265,15 +280,9 @@ impl Linked {
     fn slot(&self, at: VAddr) -> Option<Addr> {
         let end = at.checked_add(8)?;
         let inside = self.writable.start <= at && end <= self.writable.end;
-        let read_only = self.read_only.as_ref().is_some_and(|r| at < r.end && r.start < end);
+        let read_only = self.read_only.iter().flatten().any(|r| at < r.end && r.start < end);
         (inside && !read_only).then(|| self.bias.run_time(at))
     }
-}
-
-/// The relocations of an object's PLT; none if they lie outside the object.
-fn plt_records(object: &Object) -> &'static [Rela] {
-    let bytes = object.dynamic.plt_rela.and_then(|table| object.image.view().bytes(table.at, table.size));
-    bytes.and_then(|bytes| plain::slice_from_bytes(bytes).ok()).unwrap_or(&[])
 }
 
 /// From the first to the last byte of an object's writable segments. That a slot lies in one was checked when the object was relocated.

@@ -3,6 +3,7 @@
 use crate::addr::Addr;
 use crate::elf::header::PT_GNU_MUTABLE;
 use crate::error::LoadError;
+use crate::got;
 use crate::image::Image;
 use crate::object::{Kind, Object};
 use crate::relro::RelroPages;
@@ -22,6 +23,10 @@ pub enum Part {
     RoData,
     /// Read-only after relocation.
     Relro,
+    /// Slots of the PLT and nothing else; read-only at level 2.
+    Got,
+    /// Slots of the PLT beside writable data.
+    GotShared,
     /// Writable data and bss.
     Data,
     /// Pages between segments.
@@ -89,8 +94,14 @@ impl SealPlan {
             Kind::Vdso => alloc::vec![Item { range: object.image.range.clone(), part: Part::Whole, open: None }],
             _ => parts(&object.image, object.relro.as_ref()),
         };
+        cut_slots(&mut items, object);
         for item in &mut items {
-            item.open = whole.or((item.part == Part::Data && !seals_data).then_some(Why::Data));
+            let is_data = match item.part {
+                Part::Data | Part::GotShared => true,
+                Part::Got => tunables.level != SealLevel::Enforced,
+                _ => false,
+            };
+            item.open = whole.or((is_data && !seals_data).then_some(Why::Data));
         }
         for range in mutable_ranges(object) {
             punch(&mut items, &range);
@@ -191,6 +202,31 @@ fn parts(image: &Image, relro: Option<&RelroPages>) -> Vec<Item> {
     items
 }
 
+/// Tells the slots of the PLT from other writable data.
+fn cut_slots(items: &mut Vec<Item>, object: &Object) {
+    let Some(pages) = got::pages(object) else { return };
+    let (all, own) = (object.image.run_time(&pages.all), object.image.run_time(&pages.own));
+    let part = |page: Addr| match page {
+        page if own.contains(&page) => Part::Got,
+        page if all.contains(&page) => Part::GotShared,
+        _ => Part::Data,
+    };
+    let mut out = Vec::with_capacity(items.len() + 3);
+    for item in items.drain(..) {
+        if item.part != Part::Data {
+            out.push(item);
+            continue;
+        }
+        let mut cuts = [item.range.start, all.start, own.start, own.end, all.end, item.range.end];
+        cuts.iter_mut().for_each(|cut| *cut = (*cut).clamp(item.range.start, item.range.end));
+        cuts.sort_unstable();
+        for cut in cuts.windows(2).filter(|cut| cut[0] < cut[1]) {
+            out.push(Item { range: cut[0]..cut[1], part: part(cut[0]), open: None });
+        }
+    }
+    *items = out;
+}
+
 /// The pages that the object wants to stay open.
 fn mutable_ranges(object: &Object) -> impl Iterator<Item = Range<Addr>> + '_ {
     object.headers.iter().filter(|h| h.p_type == PT_GNU_MUTABLE && h.p_memsz > 0).filter_map(|h| {
@@ -226,6 +262,8 @@ impl fmt::Display for Part {
             Part::Text => "text",
             Part::RoData => "rodata",
             Part::Relro => "relro",
+            Part::Got => "got",
+            Part::GotShared => "got-shared",
             Part::Data => "data",
             Part::Gap => "gap",
             Part::Whole => "whole",

@@ -9,7 +9,6 @@ use core::cell::UnsafeCell;
 use loader::error::{LoadError, Lossy};
 use loader::linker::Linker;
 use loader::object::{NamespaceId, ObjectId, Stage, Stay, BASE_NAMESPACE};
-use loader::object::{NamespaceId, ObjectId, Stage, Stay, BASE_NAMESPACE};
 use loader::order;
 
 struct Dependencies(UnsafeCell<BTreeSet<(ObjectId, ObjectId)>>);

@@ -11,7 +11,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::arch::naked_asm;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use loader::addr::Addr;
 use loader::error::Lossy;
 use loader::linker::Linker;
@@ -138,6 +138,18 @@ unsafe extern "C" fn trampoline_code() {
     )
 }
 
+/// `LD_BIND_NOT`: slots are not written.
+static BIND_NOT: AtomicBool = AtomicBool::new(false);
+/// Whether pages of bound slots are read-only.
+static SLOTS_ARE_BOUND: AtomicBool = AtomicBool::new(false);
+
+/// Says how slots are treated: `bind_not` is `LD_BIND_NOT`, which leaves them as they are; `are_bound` that pages on which there is nothing
+/// else become read-only once an object is relocated (level 2).
+pub fn set_slots(bind_not: bool, are_bound: bool) {
+    BIND_NOT.store(bind_not, Ordering::Relaxed);
+    SLOTS_ARE_BOUND.store(are_bound, Ordering::Relaxed);
+}
+
 /// What lazily bound calls are looked up in; never null once a call can come.
 static CURRENT: AtomicPtr<Snapshot> = AtomicPtr::new(core::ptr::null_mut());
 
@@ -169,7 +181,7 @@ extern "C" fn bind(cookie: u64, index: u64) -> u64 {
         // SAFETY: the resolver is one of an object that is relocated, or its code could not be found; no lock is held.
         address = unsafe { super::call_resolver(target.address) };
     }
-    if let Some(slot) = target.slot.filter(|_| address != 0) {
+    if let Some(slot) = target.slot.filter(|_| address != 0 && !BIND_NOT.load(Ordering::Relaxed)) {
         // SAFETY: the slot lies in a writable segment of the object that calls. Another thread that binds it stores the same.
         unsafe { slot.as_mut_ptr::<u64>().write_unaligned(address) };
     }
@@ -207,7 +219,8 @@ pub fn publish(linker: &Linker) {
     // SAFETY: the caller holds the gate.
     let publisher = unsafe { &mut *PUBLISHER.0.get() };
     let held = |id| close::held_by(linker, id);
-    let new = Box::into_raw(Box::new(Snapshot::new(linker, &publisher.withdrawn, held)));
+    let are_bound = SLOTS_ARE_BOUND.load(Ordering::Relaxed);
+    let new = Box::into_raw(Box::new(Snapshot::new(linker, &publisher.withdrawn, are_bound, held)));
     let old = CURRENT.swap(new, Ordering::SeqCst);
     if old.is_null() {
         return;

@@ -8,9 +8,12 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use loader::addr::Addr;
 use loader::error::LoadError;
+use loader::got;
 use loader::linker::Linker;
+use loader::map::apply::make_anonymous;
 use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage};
 use loader::reloc::{self, Binder, Deferred, PltMode, Services};
+use loader::seal::tunables::SealLevel;
 use loader::sys::{self, Prot};
 use loader::tls::TlsState;
 
@@ -158,6 +161,28 @@ pub unsafe fn relocate(
         linker.objects[id].stage = Stage::Relocated;
     }
     Ok(dependencies.into_iter().collect())
+}
+
+/// Makes read-only what of an object is not written again: RELRO, and at level 2, where all slots of the PLT are bound by now that can
+/// be, the pages that hold nothing else. These become anonymous memory, whose contents a seal keeps as well.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn protect(object: &Object, level: SealLevel) -> Result<(), LoadError> {
+    protect_relro(object)?;
+    let slots = if level == SealLevel::Enforced { got::pages(object).map(|pages| pages.own) } else { None };
+    let Some(slots) = slots.filter(|own| own.start < own.end) else {
+        return Ok(());
+    };
+    let pages = object.image.run_time(&slots);
+    let protect = || {
+        make_anonymous(pages.clone(), Prot::READ_WRITE)?;
+        // SAFETY: the last snapshot says that these slots are not to be written.
+        unsafe { sys::protect(pages.clone(), Prot::READ) }
+    };
+    protect().map_err(|errno| {
+        LoadError::system(object.display_name(), "cannot apply additional memory protection after relocation", errno)
+    })
 }
 
 /// Makes the RELRO of an object read-only.

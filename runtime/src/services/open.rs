@@ -347,7 +347,7 @@ fn link_new(
     // SAFETY: the process is running, so its thread pointer is set up.
     let dependencies = unsafe { link::relocate(&mut process.linker, namespace, order, wanted, services)? };
     for &id in order {
-        link::protect_relro(&process.linker.objects[id])?;
+        link::protect(&process.linker.objects[id], process.level())?;
     }
     make_stacks_executable(process, order, services.stacks)?;
     Ok(dependencies)

@@ -9,6 +9,7 @@ use loader::elf::header::ProgramHeader;
 use loader::error::{LoadError, Lossy};
 use loader::file::NO_ANONYMOUS_TEXT;
 use loader::image::Image;
+use loader::map::apply::make_anonymous;
 use loader::program;
 use loader::relro;
 use loader::seal::tunables::ImageMemory;
@@ -29,29 +30,6 @@ pub fn own(base: Addr, memory: ImageMemory) -> Result<(), LoadError> {
             .map_err(|errno| LoadError::system(b"", "cannot make the interpreter's own data anonymous", errno))?;
     }
     leave_file(b"ld-seal.so", &headers, bias, relro.as_ref(), memory)
-}
-
-/// Replaces readable pages by anonymous memory with the same contents and this protection.
-///
-/// # Errors
-/// The kernel refuses; the pages are then as before.
-fn make_anonymous(pages: Range<Addr>, prot: Prot) -> Result<(), Errno> {
-    let len = range_len(&pages);
-    // SAFETY: new memory at a place of the kernel's choice.
-    let start = unsafe { sys::map_anonymous(Place::Anywhere, len, Prot::READ_WRITE, true)? };
-    let copy = start..Addr(start.0 + len);
-    // SAFETY: both ranges are mapped and as long.
-    unsafe { core::ptr::copy_nonoverlapping(pages.start.as_ptr::<u8>(), start.as_mut_ptr::<u8>(), len) };
-    // SAFETY: the pages get the protection that they have now. Their contents stay the same, so whoever uses them sees no change: not even
-    // this code, where they are its own.
-    let moved = unsafe {
-        if prot == Prot::READ_WRITE { Ok(()) } else { sys::protect(copy.clone(), prot) }
-            .and_then(|()| sys::move_mapping(copy.clone(), pages.start))
-    };
-    moved.inspect_err(|_| {
-        // SAFETY: nobody knows the copy.
-        let _ = unsafe { sys::unmap(copy) };
-    })
 }
 
 /// Replaces what is still a mapping of the file by anonymous memory, if that is wanted.

@@ -148,6 +148,7 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
     make_main_thread(layout, stack, &tls_info, &loaded, tunables.number_of(b"glibc.pthread.rseq") != 0)?;
     set_variables(stack, request);
     set_save_area(&cpu);
+    lazy::set_slots(request.environment.bind_not, request.seal.level == SealLevel::Enforced);
     let binding = request.binding();
     abi::fill_read_only(layout, stack, &cpu, &tls_info, binding == PltMode::Lazy);
     let order = order::sort(&loaded.closure, Some(loaded.main), |id| &loaded.linker.objects[id].needed);
@@ -342,7 +343,7 @@ fn commit(layout: &Layout) -> Result<(), Failure> {
     process::prepare_gate().map_err(|e| system("cannot allocate memory", e))?;
     for &id in &list {
         if process.linker.objects[id].kind != Kind::Interpreter {
-            link::protect_relro(&process.linker.objects[id])?;
+            link::protect(&process.linker.objects[id], process.level())?;
         }
     }
     seal_all(process)

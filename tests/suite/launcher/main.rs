@@ -5,6 +5,7 @@
 mod mark;
 mod refusals;
 mod report;
+mod slots;
 mod starts;
 mod support;
 
@@ -17,7 +18,7 @@ use support::{folder, Outcome};
 fn main() -> ExitCode {
     suite::prepare();
     type Test = fn(&Path) -> Outcome;
-    let tests: [(&'static str, Test); 28] = [
+    let tests: [(&'static str, Test); 29] = [
         ("usage errors are status 2", refusals::usage),
         ("help says that children are not sealed", refusals::help),
         ("a program that is not there is status 127", refusals::not_found),
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         ("report: a program started for it", report::started),
         ("report: a program that runs", report::running),
         ("report: tunables are reasons", report::tunables),
+        ("pages of slots are read-only at level 2", slots::at_each_level),
     ];
     let trials =
         tests.into_iter().map(|(name, test)| Trial::ignorable_test(name, move || test(&folder(name)?))).collect();

@@ -7,14 +7,14 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-fn json(folder: &Path, arguments: &[&str]) -> Result<serde_json::Value, Failed> {
+pub fn json(folder: &Path, arguments: &[&str]) -> Result<serde_json::Value, Failed> {
     let output = command(LDSEAL, folder).args(["report", "--json"]).args(arguments).output()?;
     check(output.status.success(), || format!("{output:?}"))?;
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 /// The regions of the objects whose name ends so.
-fn regions<'a>(report: &'a serde_json::Value, name: &str) -> Vec<&'a serde_json::Value> {
+pub fn regions<'a>(report: &'a serde_json::Value, name: &str) -> Vec<&'a serde_json::Value> {
     let objects = report["objects"].as_array().into_iter().flatten();
     let named = objects.filter(|object| object["name"].as_str().is_some_and(|full| full.ends_with(name)));
     named.flat_map(|object| object["regions"].as_array().into_iter().flatten()).collect()
@@ -142,7 +142,9 @@ pub fn tunables(folder: &Path) -> Outcome {
         check(said.contains(reason), || format!("{object} {kind}: {region:?}"))
     };
     because("/libc.so.6", "text", "ldseal.exclude=*/libc.so*")?;
-    because("/cat", "data", "ldseal.data=0")?;
+    let data = |region: &&serde_json::Value| region["kind"] == "data" || region["kind"] == "got-shared";
+    let kind = regions(&report, "/cat").into_iter().find(data).and_then(|region| region["kind"].as_str());
+    because("/cat", kind.unwrap_or("data"), "ldseal.data=0")?;
     because("[stack]", "stack", "never sealed")?;
     if report["kernel"]["seals_system_mappings"] == false {
         because("[vdso]", "vdso", "ldseal.vdso=0")?;
