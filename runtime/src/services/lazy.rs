@@ -256,6 +256,16 @@ pub fn withdrawn_are_gone() {
     unsafe { (*PUBLISHER.0.get()).withdrawn.clear() };
 }
 
+/// Shows again what a thread has withdrawn that is not there any more, after a fork, to unload it. The gate must be held.
+pub fn forget_withdrawal(linker: &Linker) {
+    // SAFETY: the caller holds the gate.
+    let withdrawn = unsafe { &mut (*PUBLISHER.0.get()).withdrawn };
+    if !withdrawn.is_empty() {
+        withdrawn.clear();
+        publish(linker);
+    }
+}
+
 /// Says what is missing, as glibc does, and ends the program.
 fn report(unbound: &Unbound<'_>) -> ! {
     crate::logger::line(format_args!("{}: symbol lookup error: {unbound}", Lossy(crate::logger::program_name())));
