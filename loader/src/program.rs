@@ -23,7 +23,6 @@ use core::fmt;
 use core::ops::Range;
 use goblin::elf64::program_header::PT_LOAD;
 use rustix::fd::{AsFd, AsRawFd};
-use rustix::io::Errno;
 
 /// The name under which other objects need the interpreter (psABI, "Program Interpreter").
 pub const INTERPRETER_SONAME: &[u8] = b"ld-linux-x86-64.so.2";
@@ -231,10 +230,7 @@ fn preload(
     if !secure || name.contains(&b'/') || linker.find_by_name(transaction.namespace, name).is_some() {
         return linker.require(transaction, finder, name, Some(main));
     }
-    let opened = finder.open(name, Some(main), &linker.objects)?;
-    if !opened.status.set_user_id {
-        return Err(LoadError::system(name, "cannot open shared object file", Errno::NOENT));
-    }
+    let opened = finder.open_privileged(name, main, &linker.objects)?;
     linker.adopt(transaction, opened, name, Some(main))
 }
 

@@ -6,7 +6,7 @@ use crate::addr::Addr;
 use core::arch::asm;
 use core::ffi::CStr;
 use core::ops::Range;
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, MremapFlags, ProtFlags};
@@ -150,6 +150,29 @@ pub fn open_read(path: &CStr) -> Result<OwnedFd> {
 pub fn open_append(path: &CStr) -> Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::from_raw_mode(0o666))
+}
+
+/// Where one of the descriptors 0 to 2 is closed, opens something harmless in its place: `/dev/full` for input, which can't be read, and
+/// `/dev/null` for output, which can't be written. The descriptors below it must be open.
+///
+/// # Errors
+/// The device can't be opened, or is another one.
+pub fn occupy_descriptor(number: i32) -> Result<()> {
+    // SAFETY: the descriptor is only asked for; it need not be open.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    if rustix::fs::fstat(descriptor).err() != Some(Errno::BADF) {
+        return Ok(());
+    }
+    let (path, mode, minor) =
+        if number == 0 { (c"/dev/full", OFlags::WRONLY, 7) } else { (c"/dev/null", OFlags::RDONLY, 3) };
+    let opened = rustix::fs::open(path, mode | OFlags::NOFOLLOW, Mode::empty())?;
+    let is_meant = rustix::fs::fstat(&opened)?.st_rdev == rustix::fs::makedev(1, minor);
+    // From here on it is open for the life of the process.
+    if opened.into_raw_fd() == number && is_meant {
+        Ok(())
+    } else {
+        Err(Errno::NODEV)
+    }
 }
 
 /// Device, inode, size and kind of an open file.

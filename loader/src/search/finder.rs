@@ -167,13 +167,34 @@ impl Finder {
         if name.contains(&b'/') {
             let tokens = self.tokens(asker.or(executable).map(|id| &objects[id]));
             let Some(path) = dst::expand(name, &tokens) else {
-                return Err(LoadError::fault(name, "empty dynamic string token substitution"));
+                // As glibc, which opens a file with an empty name.
+                return Err(LoadError::system(name, "cannot open shared object file", Errno::NOENT));
             };
             return file::open(c_string(&path)?).map_err(OpenError::into_error);
         }
         log::debug!(target: "libs", "find library={} [{}]; searching", Lossy(name), asker.map_or(0, |id| objects[id].namespace.0));
-        self.prepare(asker, executable, objects);
-        let found = self.walk(name, asker, objects);
+        self.search(name, asker, objects, false)
+    }
+
+    /// Opens the preload `name`, which has no slash, in secure execution: the cache is not asked, and only files with the set-user-ID bit
+    /// count.
+    ///
+    /// # Errors
+    /// No such file, or the first one found is broken.
+    pub fn open_privileged(&mut self, name: &[u8], main: ObjectId, objects: &ObjectTable) -> Result<Opened, LoadError> {
+        self.executable = Some(main);
+        self.search(name, Some(main), objects, true)
+    }
+
+    fn search(
+        &mut self,
+        name: &[u8],
+        asker: Option<ObjectId>,
+        objects: &ObjectTable,
+        privileged: bool,
+    ) -> Result<Opened, LoadError> {
+        self.prepare(asker, self.executable, objects);
+        let found = self.walk(name, asker, objects, privileged);
         log::debug!(target: "libs", "");
         match found? {
             Ok(opened) => Ok(opened),
@@ -262,11 +283,15 @@ impl Finder {
         name: &[u8],
         asker: Option<ObjectId>,
         objects: &ObjectTable,
+        privileged: bool,
     ) -> Result<Result<Opened, bool>, LoadError> {
         let mut wrong_class = false;
         let chain = core::iter::successors(asker, |id| objects[*id].loader).filter_map(|id| self.paths.get(&id));
         let executable = self.executable.and_then(|id| self.paths.get(&id));
         let mut lookup = Lookup::new(name, chain, executable, &self.common);
+        if privileged {
+            lookup = lookup.without_cache();
+        }
         let mut buffer = Vec::with_capacity(128);
         let mut shown = None;
         while let Some(candidate) = lookup.next(&mut self.directories, &mut buffer) {
@@ -297,6 +322,7 @@ impl Finder {
             };
             log::debug!(target: "libs", "  trying file={}", Lossy(path.to_bytes()));
             match file::open(path) {
+                Ok(opened) if privileged && !opened.status.set_user_id => {}
                 Ok(opened) => return Ok(Ok(opened)),
                 Err(OpenError::Unsuitable(error)) => wrong_class |= error.reason == Reason::Fault(WRONG_CLASS),
                 Err(OpenError::Unreachable(_)) => lookup.skip_list(),

@@ -70,11 +70,21 @@ impl From<LoadError> for Failure {
 pub unsafe extern "C" fn start(stack: *mut usize, base: usize, dynamic: usize) -> Target {
     // SAFETY: the caller's contract.
     let mut stack = unsafe { InitialStack::new(stack) };
+    if stack.aux(AuxKey::Secure).is_some_and(|secure| secure != 0) {
+        occupy_standard_descriptors();
+    }
     let request = Request::read(&mut stack, Addr(base));
     crate::logger::set_arguments(stack.argv());
     match run(&mut stack, &request, Addr(base), Addr(dynamic)) {
         Ok(target) => target,
         Err(failure) => report(&stack, &failure),
+    }
+}
+
+/// Sees to it that the descriptors 0 to 2 are open, so that a file which a privileged program opens does not become its standard error.
+fn occupy_standard_descriptors() {
+    if (0..=2).any(|number| sys::occupy_descriptor(number).is_err()) {
+        sys::exit(127);
     }
 }
 
@@ -108,6 +118,10 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
     let mut tunables = request.glibc_tunables(tunables_table, stack);
     let cpu = CpuFeatures::detect(&Processor, &mut tunables);
     if request.secure {
+        if request.options.action != Action::Run {
+            // Whoever may run a privileged program need not be told what it is made of; glibc's status.
+            sys::exit(5);
+        }
         // Children get what secure execution lets them have.
         stack.shorten_variable(b"GLIBC_TUNABLES", |value| tunables.filter_for_children(value));
         stack.retain_environment(|e| !tunables.erases_variable(e.split(|&b| b == b'=').next().unwrap_or(e)));

@@ -1,8 +1,6 @@
 //! Starts under unusual conditions: a thousand in a row, other address space layouts, huge argument lists, an interpreter
 //! that the linker put in, and a whole shell session in which `ld-seal.so` stands in the place of the system's loader.
 
-mod secure;
-
 use conformance::compare::difference;
 use conformance::loader::{Start, SYSTEM};
 use conformance::process::{capture, Ending, Outcome};
@@ -44,7 +42,6 @@ fn trials(loader: &Loader) -> Vec<Trial> {
         }
     }
     add("interpreter put in by the linker".into(), Box::new(interpreter_of_the_linker));
-    add("secure execution".into(), Box::new(secure::check));
     add("in place of the system's loader".into(), Box::new(|l| session(l, Level(1))));
     add("in place of the system's loader, enforced".into(), Box::new(|l| session(l, Level(2))));
     trials
