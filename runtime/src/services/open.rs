@@ -359,9 +359,13 @@ fn make_stacks_executable(process: &Process, new: &[ObjectId], stacks: Option<&S
         return Ok(());
     };
     let changed = stacks.map(|stacks| crate::glibc::stack::make_all_executable(stacks, process.stack_end));
-    changed.and_then(Result::ok).ok_or_else(|| {
-        LoadError::fault(asking.display_name(), "cannot enable executable stack as shared object requires")
-    })
+    changed.unwrap_or(Err(Errno::NOTSUP)).map_err(|errno| refused_stack(asking, errno))
+}
+
+/// The error of an object whose wish for an executable stack the kernel refuses.
+pub fn refused_stack(object: &Object, errno: Errno) -> LoadError {
+    let name = object.asked_as().unwrap_or(object.display_name());
+    LoadError::system(name, "cannot enable executable stack as shared object requires", errno)
 }
 
 fn linker_has_flag(process: &Process, id: ObjectId, flag: u64) -> bool {

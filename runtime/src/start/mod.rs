@@ -20,6 +20,7 @@ use crate::process::{self, Arguments, Process};
 use crate::services::{fork, init, lazy, link, open, seal};
 use alloc::string::String;
 use alloc::vec::Vec;
+use goblin::elf64::program_header::PT_GNU_STACK;
 use loader::addr::Addr;
 use loader::error::{LoadError, Lossy, Reason};
 use loader::object::{Kind, ObjectId, Stay, BASE_NAMESPACE};
@@ -153,11 +154,7 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
     let tls_info = abi::place_static_tls(layout, &loaded.linker, surplus).map_err(|id| {
         LoadError::fault(loaded.linker.objects[id].display_name(), "cannot allocate memory in static TLS block")
     })?;
-    let executable_stack = loaded.closure.iter().any(|id| loaded.linker.objects[*id].executable_stack);
-    if executable_stack {
-        crate::glibc::stack::make_executable(stack.start())
-            .map_err(|e| system("cannot enable executable stack as shared object requires", e))?;
-    }
+    let executable_stack = make_stack_executable(&loaded, request, stack.start())?;
     abi::fill_global(layout, executable_stack);
     make_main_thread(layout, stack, &tls_info, &loaded, tunables.number_of(b"glibc.pthread.rseq") != 0)?;
     set_variables(stack, request);
@@ -207,6 +204,23 @@ fn answer(stack: &InitialStack, request: &Request, loaded: &Loaded) -> Result<Ta
         Action::Trace => match listing::trace(request, loaded)? {},
         _ => match listing::list(stack, loaded)? {},
     }
+}
+
+/// Makes the stack executable if an object asks for it, and tells whether it did. Of a program that the kernel has mapped the wish is the
+/// kernel's business.
+fn make_stack_executable(loaded: &Loaded, request: &Request, stack: Addr) -> Result<bool, Failure> {
+    let objects = &loaded.linker.objects;
+    let asks = |id: &&ObjectId| objects[**id].executable_stack;
+    let Some(&asking) = loaded.closure.iter().find(asks) else {
+        return Ok(false);
+    };
+    let has_header = loader::elf::header::find(&objects[asking].headers, PT_GNU_STACK).is_some();
+    // The kernel gives programs without the header stacks that are not executable.
+    let of_the_kernel = request.program.is_none() || (request.options.launched && !has_header);
+    if asking != loaded.main || !of_the_kernel {
+        crate::glibc::stack::make_executable(stack).map_err(|errno| open::refused_stack(&objects[asking], errno))?;
+    }
+    Ok(true)
 }
 
 fn system(what: &'static str, errno: rustix::io::Errno) -> Failure {
