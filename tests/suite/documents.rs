@@ -1,5 +1,7 @@
 //! `tunables.md` and the program know the same tunables, variables, categories and options.
 //!
+//! The manual pages are those that `tools/manpages` makes of that page.
+//!
 //! The program's side is the table of glibc's tunables that it is compiled with, the text that it prints, and, for what neither shows, the
 //! byte strings in the source that reads them.
 
@@ -184,4 +186,29 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     let files =
         files.into_iter().filter(|path| path.extension().is_some_and(|e| e == "rs") && !path.ends_with("build.rs"));
     files.chain(folders.iter().flat_map(|folder| sources(folder))).collect()
+}
+
+#[test]
+fn the_manual_pages_are_up_to_date() {
+    for page in manpages::pages(Path::new(env!("CARGO_MANIFEST_DIR"))).expect("the pages can be made") {
+        let path = format!("man/{}", page.file);
+        assert!(source(&path) == page.text, "{path} is not what `cargo run --package manpages` writes");
+    }
+}
+
+#[test]
+fn the_manual_pages_are_well_formed() {
+    let checks = [("mandoc", vec!["-T", "lint", "-W", "warning"]), ("groff", vec!["-man", "-Tutf8", "-ww", "-z"])];
+    for (tool, arguments) in checks {
+        if let Some(reason) = conformance::requirement::unmet(tool) {
+            println!("SKIPPED: {reason}");
+            continue;
+        }
+        for page in ["ld-seal.so.8", "ldseal.1"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("man").join(page);
+            let output = Command::new(tool).args(&arguments).arg(&path).output().expect("the tool can be started");
+            let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && said.is_empty(), "{tool} {page}: {said}");
+        }
+    }
 }
