@@ -21,7 +21,7 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 use core::fmt;
 use core::ops::Range;
-use goblin::elf64::program_header::PT_LOAD;
+use goblin::elf64::program_header::{PT_LOAD, PT_NOTE};
 use rustix::fd::{AsFd, AsRawFd};
 
 /// The name under which other objects need the interpreter (psABI, "Program Interpreter").
@@ -316,14 +316,37 @@ pub fn missing_versions(
 /// # Errors
 /// The first object that does not pass.
 pub fn check_objects(linker: &Linker, closure: &[ObjectId], isa_1: u32) -> Result<(), LoadError> {
+    // As in glibc, what others depend on first.
+    for &id in closure.iter().rev() {
+        check_isa(&linker.objects[id], isa_1)?;
+    }
     for &id in closure {
-        let object = &linker.objects[id];
-        if isa_needed(object).is_some_and(|needed| needed & isa_1 != needed) {
-            return Err(LoadError::fault(object.display_name(), "CPU ISA level is lower than required"));
-        }
-        object.check_functions()?;
+        linker.objects[id].check_functions()?;
     }
     Ok(())
+}
+
+/// What is said of an object that is built for another CPU.
+pub const ISA_TOO_LOW: &str = "CPU ISA level is lower than required";
+
+/// Checks that a CPU with the levels `isa_1` (bits of `GNU_PROPERTY_X86_ISA_1_NEEDED`) has those that an object needs.
+///
+/// # Errors
+/// It has not.
+pub fn check_isa(object: &Object, isa_1: u32) -> Result<(), LoadError> {
+    if isa_needed(object).is_some_and(|needed| needed & isa_1 != needed) {
+        return Err(LoadError::fault(object.display_name(), ISA_TOO_LOW));
+    }
+    Ok(())
+}
+
+/// `GNU_PROPERTY_X86_ISA_1_NEEDED` of an object, if it has one: of the last header that holds properties, `PT_GNU_PROPERTY` or, by older
+/// linkers, `PT_NOTE`.
+pub fn isa_needed(object: &Object) -> Option<u32> {
+    let view = object.image.view();
+    let holders = object.headers.iter().rev().filter(|h| matches!(h.p_type, header::PT_GNU_PROPERTY | PT_NOTE));
+    let mut found = holders.filter_map(|h| property::properties(view.bytes(VAddr(h.p_vaddr), h.p_memsz)?, h.p_align));
+    found.next()?.isa_1_needed
 }
 
 /// Checks that the objects of a start may be loaded where seals are enforced ([`seal::plan::check`]).
@@ -332,14 +355,6 @@ pub fn check_objects(linker: &Linker, closure: &[ObjectId], isa_1: u32) -> Resul
 /// The first that may not.
 pub fn check_sealable(linker: &Linker, closure: &[ObjectId], tunables: &SealTunables<'_>) -> Result<(), LoadError> {
     closure.iter().map(|&id| &linker.objects[id]).try_for_each(|o| seal::plan::check(o.display_name(), o, tunables))
-}
-
-/// `GNU_PROPERTY_X86_ISA_1_NEEDED` of an object, if it has one.
-pub fn isa_needed(object: &Object) -> Option<u32> {
-    let h = header::find(&object.headers, header::PT_GNU_PROPERTY)?;
-    let view = object.image.view();
-    let bytes = view.bytes(VAddr(h.p_vaddr), h.p_memsz)?;
-    property::properties(bytes, h.p_align)?.isa_1_needed
 }
 
 /// What the commit of a start seals, but for the interpreter's heap: the objects in the order of their list, the interpreter with

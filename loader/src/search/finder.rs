@@ -147,6 +147,11 @@ impl Finder {
         self.cache_asked = false;
     }
 
+    /// The levels of the CPU, as the bits of `GNU_PROPERTY_X86_ISA_1_NEEDED`.
+    pub fn isa_1(&self) -> u32 {
+        self.options.hwcaps.isa_1()
+    }
+
     /// The text of a name with its tokens replaced, for `object`; `None` if they have no value or may not be used.
     pub fn expand<'n>(&self, name: &'n [u8], object: &Object) -> Option<Cow<'n, [u8]>> {
         dst::expand(name, &self.tokens(Some(object)))

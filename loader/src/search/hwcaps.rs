@@ -115,6 +115,12 @@ impl<'a> Hwcaps<'a> {
         u32::try_from(position).ok()?.checked_add(1)
     }
 
+    /// The levels of the CPU, as the bits of `GNU_PROPERTY_X86_ISA_1_NEEDED`.
+    #[must_use]
+    pub fn isa_1(&self) -> u32 {
+        self.machine.isa_1
+    }
+
     /// Whether the CPU has the level a cache entry asks for: the number of a bit of [`Machine::isa_1`], 0 for any.
     #[must_use]
     pub fn has_isa_level(&self, level: u32) -> bool {

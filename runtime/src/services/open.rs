@@ -13,6 +13,7 @@ use loader::error::{LoadError, Lossy, Reason};
 use loader::linker::{Linker, Transaction};
 use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage, Stay, BASE_NAMESPACE};
 use loader::order;
+use loader::program;
 use loader::reloc::PltMode;
 use loader::seal::{plan, tunables::SealLevel};
 use loader::tls::TlsState;
@@ -381,6 +382,7 @@ fn check(process: &Process, id: ObjectId) -> Result<(), LoadError> {
         return Err(error);
     }
     object.check_functions()?;
+    program::check_isa(object, process.finder.isa_1())?;
     // It may come to stay at any time, and could not be refused then.
     plan::check(object.display_name(), object, &process.seal)
 }

@@ -50,6 +50,8 @@ pub enum Failure {
     Symbol(LoadError),
     /// Versions that are not there; all of them are reported.
     Versions(Vec<LoadError>),
+    /// An object is built for another processor, which glibc says without naming the program.
+    Processor(LoadError),
     /// One line of our own.
     Other(String),
 }
@@ -58,6 +60,7 @@ impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Failure {
         match error.reason {
             Reason::UndefinedSymbol { .. } => Failure::Symbol(error),
+            Reason::Fault(program::ISA_TOO_LOW) => Failure::Processor(error),
             _ => Failure::Load(error),
         }
     }
@@ -95,6 +98,7 @@ fn report(stack: &InitialStack, failure: &Failure) -> ! {
         Failure::Load(error) => {
             crate::logger::line(format_args!("{program}: error while loading shared libraries: {}", error.terse()));
         }
+        Failure::Processor(error) => crate::logger::line(format_args!("{error}")),
         Failure::Symbol(error) => crate::logger::line(format_args!("{program}: symbol lookup error: {error}")),
         Failure::Versions(errors) => {
             tell_versions(stack, errors);
@@ -119,10 +123,6 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
     let mut tunables = request.glibc_tunables(tunables_table, stack);
     let cpu = CpuFeatures::detect(&Processor, &mut tunables);
     if request.secure {
-        if request.options.action != Action::Run {
-            // Whoever may run a privileged program need not be told what it is made of; glibc's status.
-            sys::exit(5);
-        }
         // Children get what secure execution lets them have.
         stack.shorten_variable(b"GLIBC_TUNABLES", |value| tunables.filter_for_children(value));
         stack.retain_environment(|e| !tunables.erases_variable(e.split(|&b| b == b'=').next().unwrap_or(e)));

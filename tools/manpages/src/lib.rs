@@ -248,7 +248,8 @@ fn capitalised(text: &str) -> String {
 mod tests {
     use super::*;
 
-    const FACTS: &str = "# Page\n\n## One\n\nText `code`.\n\n| option | value | meaning | in secure mode |\n|---|---|---|---|\n\
+    const FACTS: &str =
+        "# Page\n\n## One\n\nText `code`.\n\n| option | value | meaning | in secure mode |\n|---|---|---|---|\n\
                          | `--x` | number | does *it* | ignored |\n\n### Below\n\n.dot\n\n## Two\n\nMore.\n";
 
     fn written(page: &str) -> String {
