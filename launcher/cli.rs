@@ -61,8 +61,31 @@ pub struct PlanArguments {
 pub struct ReportArguments {
     /// JSON instead of tables.
     pub json: bool,
+    /// What must be sealed.
+    pub require: Option<Requirement>,
     /// What to report on.
     pub of: ReportOf,
+}
+
+/// What `--require` requires to be sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requirement {
+    /// `all`: every byte of every image, and the vDSO.
+    All,
+    /// `code`: all code, the vDSO's included.
+    Code,
+    /// `relro`: code, read-only data and RELRO.
+    Relro,
+}
+
+impl std::fmt::Display for Requirement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Requirement::All => "all",
+            Requirement::Code => "code",
+            Requirement::Relro => "relro",
+        })
+    }
 }
 
 /// What to report on.
@@ -88,8 +111,8 @@ pub struct RunArguments {
 const HELP: &str = "\
 Usage: ldseal run [--seal LEVEL] [--] PROGRAM [ARGS]
        ldseal plan [--json] [--seal LEVEL] [--] PROGRAM
-       ldseal report [--json] PID
-       ldseal report [--json] [--seal LEVEL] -- PROGRAM [ARGS]
+       ldseal report [--json] [--require WHAT] PID
+       ldseal report [--json] [--require WHAT] [--seal LEVEL] -- PROGRAM [ARGS]
        ldseal mark --no-seal | --clear | --show [--] FILE...
        ldseal conform [--loader PATH] [--reference PATH] [--filter RE] [--json] [--list]
        ldseal --help | --version
@@ -121,8 +144,9 @@ Children are not sealed: for a program that PROGRAM starts, or replaces itself b
 #!/usr/bin/env), the kernel takes the system's loader, which knows nothing of seals. A child that is itself started under
 ld-seal.so inherits the level only through GLIBC_TUNABLES, not from --seal.
 
-Refused, with the reason: setuid and setgid programs and those with file capabilities (their privileges would be lost),
-static programs, programs of another machine or of 32 bits, programs of another C library than glibc.
+Of a static program text and read-only data are sealed. Refused, with the reason: setuid and setgid programs and those with
+file capabilities (their privileges would be lost), programs of another machine or of 32 bits, and dynamic programs of
+another C library than glibc.
 
 Exit status: the program's own; 126 when PROGRAM is found but can't be run, 127 when it is not found, 2 for a wrong option.
 RUST_LOG=ldseal=debug in the environment shows each decision.
@@ -155,8 +179,8 @@ broken, and 1 when a version is, as ld-seal.so.
 ";
 
 const HELP_REPORT: &str = "\
-Usage: ldseal report [--json] PID
-       ldseal report [--json] [--seal LEVEL] -- PROGRAM [ARGS]
+Usage: ldseal report [--json] [--require WHAT] PID
+       ldseal report [--json] [--require WHAT] [--seal LEVEL] -- PROGRAM [ARGS]
 
 Shows which memory of a process is sealed and, where it is not, why, as far as that can be seen from outside.
 Given a PROGRAM, starts it sealed as 'ldseal run' does, stops it at its entry point, when everything is loaded, sealed and
@@ -164,12 +188,17 @@ the libraries' constructors have run but the program itself has not begun, repor
 write to standard output goes to standard error.
 
 Options:
-  --json        one JSON object instead of tables
+  --json        one JSON object instead of tables (its shape: report.md)
+  --require WHAT
+                exit with status 3 unless WHAT is sealed: 'code', all code of objects that stay for ever and the vDSO's; 'relro',
+                their read-only data and RELRO too; 'all', every byte of them. Executable memory that belongs to no object, and
+                not one object found, is not sealed
   --seal LEVEL  the level to start PROGRAM at, as for 'ldseal run'
   --help        this text
 
-Exit status: 0; 1 when the process can't be looked at; 2 for a wrong option; for a PROGRAM that can't be run 126 or 127 as
-'ldseal run'; for a PROGRAM that ends before its entry point the status it ends with, or 1.
+Exit status: 0; 1 when the process can't be looked at, 4 when that is for lack of rights; 2 for a wrong option; 3 when it is not
+sealed as required; for a PROGRAM that can't be run 126 or 127 as 'ldseal run'; for a PROGRAM that ends before its entry point
+the status it ends with, or 1.
 ";
 
 const HELP_MARK: &str = "\
@@ -251,11 +280,12 @@ fn parse_report(mut parser: Parser) -> Result<Command, String> {
         program.into_iter()
     });
     let mut parser = Parser::from_args(arguments);
-    let (mut json, mut level, mut pid) = (false, None, None);
+    let (mut json, mut level, mut pid, mut require) = (false, None, None, None);
     while let Some(argument) = parser.next().map_err(text)? {
         match argument {
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help(HELP_REPORT)),
             Arg::Long("json") => json = true,
+            Arg::Long("require") => require = Some(parse_requirement(&mut parser)?),
             Arg::Long("seal") if program.is_some() => level = Some(parse_level(&mut parser)?),
             Arg::Long("seal") => {
                 return Err("report: --seal is for a program to start: report --seal LEVEL -- PROGRAM".into())
@@ -272,7 +302,7 @@ fn parse_report(mut parser: Parser) -> Result<Command, String> {
         }
         _ => return Err("report: which process?".into()),
     };
-    Ok(Command::Report(ReportArguments { json, of }))
+    Ok(Command::Report(ReportArguments { json, require, of }))
 }
 
 fn parse_mark(mut parser: Parser) -> Result<Command, String> {
@@ -307,6 +337,16 @@ fn parse_level(parser: &mut Parser) -> Result<SealLevel, String> {
         Some("1") => Ok(SealLevel::BestEffort),
         Some("2") => Ok(SealLevel::Enforced),
         _ => Err(format!("--seal: {} is not a level (0, 1 or 2)", value.to_string_lossy())),
+    }
+}
+
+fn parse_requirement(parser: &mut Parser) -> Result<Requirement, String> {
+    let value = parser.value().map_err(text)?;
+    match value.to_str() {
+        Some("all") => Ok(Requirement::All),
+        Some("code") => Ok(Requirement::Code),
+        Some("relro") => Ok(Requirement::Relro),
+        _ => Err(format!("--require: {} is none of all, code and relro", value.to_string_lossy())),
     }
 }
 
@@ -364,14 +404,19 @@ mod tests {
 
     #[test]
     fn reports_are_of_processes_or_programs() {
-        let process = |json, pid| Ok(Command::Report(ReportArguments { json, of: ReportOf::Process(pid) }));
+        let process =
+            |json, pid| Ok(Command::Report(ReportArguments { json, require: None, of: ReportOf::Process(pid) }));
         assert_eq!(parsed(&["report", "12"]), process(false, 12));
         assert_eq!(parsed(&["report", "12", "--json"]), process(true, 12));
         let Ok(Command::Run(expected)) = run(Some(SealLevel::Enforced), "12", &["--json", "--"]) else {
             unreachable!()
         };
-        let expected = Ok(Command::Report(ReportArguments { json: false, of: ReportOf::Program(expected) }));
-        assert_eq!(parsed(&["report", "--seal=2", "--", "12", "--json", "--"]), expected);
+        let expected = Ok(Command::Report(ReportArguments {
+            json: false,
+            require: Some(Requirement::Relro),
+            of: ReportOf::Program(expected),
+        }));
+        assert_eq!(parsed(&["report", "--seal=2", "--require", "relro", "--", "12", "--json", "--"]), expected);
         for wrong in [
             &["report"][..],
             &["report", "--"],
@@ -382,7 +427,12 @@ mod tests {
         ] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
-        for wrong in [&["report", "1", "--", "ls"][..], &["report", "1", "2"], &["report", "--seal=1", "1"]] {
+        for wrong in [
+            &["report", "1", "--", "ls"][..],
+            &["report", "1", "2"],
+            &["report", "--require", "x", "1"],
+            &["report", "--seal=1", "1"],
+        ] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -50,6 +50,40 @@ pub fn vdso() -> Result<Option<Object>, LoadError> {
     unsafe { program::vdso(Addr(header as usize)) }
 }
 
+/// Whether a write through `/proc/self/mem` changes memory that may only be read, as tried on a page of this process's own. `None`: it can't
+/// be tried.
+pub fn writes_through_proc_mem() -> Option<bool> {
+    use std::os::unix::fs::FileExt;
+    let page = probe_page()?;
+    let memory = std::fs::OpenOptions::new().write(true).open("/proc/self/mem").ok();
+    let written = memory.map(|memory| memory.write_at(&[1], page.0 as u64).is_ok());
+    unmap(page);
+    written
+}
+
+/// Whether this kernel has guard pages (MADV_GUARD_INSTALL, Linux 6.13), as tried on a page of this process's own.
+pub fn has_guard_pages() -> bool {
+    const GUARD_INSTALL: libc::c_int = 102;
+    let Some(page) = probe_page() else { return false };
+    // SAFETY: the page is this function's own, and is not touched afterwards.
+    let installed = unsafe { libc::madvise(page.0 as *mut libc::c_void, 4096, GUARD_INSTALL) } == 0;
+    unmap(page);
+    installed
+}
+
+fn probe_page() -> Option<Addr> {
+    use loader::sys::{map_anonymous, Place, Prot};
+    // SAFETY: new memory at a place of the kernel's choice.
+    unsafe { map_anonymous(Place::Anywhere, 4096, Prot::READ, false) }.ok()
+}
+
+fn unmap(page: Addr) {
+    // SAFETY: whoever made the page has no more use of it.
+    if let Err(errno) = unsafe { loader::sys::unmap(page..Addr(page.0 + 4096)) } {
+        log::debug!("a page of a trial stays: {errno}");
+    }
+}
+
 /// Runs `child` in a new process, which ends with the status that it returns.
 ///
 /// # Errors

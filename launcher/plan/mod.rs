@@ -16,16 +16,18 @@ use crate::run::{self, Refusal, Start};
 use crate::{interpreter, sys};
 use loader::addr::VAddr;
 use loader::error::{LoadError, Lossy};
-use loader::file::{self, OpenError};
+use loader::file::{self, OpenError, Opened};
 use loader::object::{Kind, Object};
 use loader::program::{self, Parts, Preloads, Program};
 use loader::seal::marks;
+use loader::seal::plan::SealPlan;
 use loader::seal::tunables::{ImageMemory, SealTunables};
 use loader::search::finder::{Finder, SearchOptions};
 use loader::search::hwcaps::Hwcaps;
+use loader::static_program;
 use model::Plan;
 use std::env;
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
 use std::io::{self, Write};
 use std::ops::Range;
@@ -122,7 +124,14 @@ fn make(arguments: &PlanArguments, start: &Start) -> Result<Plan, Failure> {
         hwcaps: Hwcaps::new(machine, None, None),
         platform: machine.platform,
     };
-    let loaded = load(start, options, interpreter, secure)?;
+    let name = CString::new(interpreter::program_name(start).into_os_string().into_vec())
+        .map_err(|_| LoadError::fault(b"", "cannot open shared object file"))?;
+    let opened = program::open(&name, options.clone())?;
+    if static_program::is_static(&opened) {
+        let plan = plan_static(&name, opened, &interpreter, &mut tunables)?;
+        return Ok(Plan::new(start.program.to_string_lossy().into_owned(), &tunables, &plan));
+    }
+    let loaded = load(start, &name, opened, options, interpreter, secure)?;
     let Program { linker, main, interpreter, vdso, closure, .. } = loaded;
     let fatal = program::missing_versions(&linker, &closure, main, &mut warn)?;
     if !fatal.is_empty() {
@@ -137,14 +146,29 @@ fn make(arguments: &PlanArguments, start: &Start) -> Result<Plan, Failure> {
     Ok(Plan::new(start.program.to_string_lossy().into_owned(), &tunables, &plan))
 }
 
+/// The plan of a static program.
+fn plan_static(
+    name: &CStr,
+    opened: Opened,
+    interpreter: &Object,
+    tunables: &mut SealTunables<'_>,
+) -> Result<SealPlan, LoadError> {
+    let loaded = static_program::load(opened, name.to_bytes(), ImageMemory::File)?;
+    tunables.judge_program(|| marks::asks_for_seal(&loaded.headers, &loaded.image));
+    Ok(program::seal_plan_of_static(name.to_bytes(), &loaded, interpreter, sys::vdso()?.as_ref(), tunables))
+}
+
 /// Maps the program and all that it needs.
-fn load(start: &Start, options: SearchOptions, interpreter: Object, secure: bool) -> Result<Program, LoadError> {
-    let name = interpreter::program_name(start).into_os_string();
-    let name = CString::new(name.as_bytes())
-        .map_err(|_| LoadError::fault(name.as_bytes(), "cannot open shared object file"))?;
-    let opened = program::open(&name, options.clone())?;
+fn load(
+    start: &Start,
+    name: &CStr,
+    opened: Opened,
+    options: SearchOptions,
+    interpreter: Object,
+    secure: bool,
+) -> Result<Program, LoadError> {
     let origin = program::origin_of_file(&opened);
-    let program = program::executable(opened, &name, origin, ImageMemory::File)?;
+    let program = program::executable(opened, name, origin, ImageMemory::File)?;
     let called = called(start).as_bytes().to_vec();
     let parts = Parts { program, called, vdso: sys::vdso()?, interpreter, memory: ImageMemory::File };
     let environment = variable("LD_PRELOAD").unwrap_or_default();

@@ -1,10 +1,13 @@
 //! From a process to its report.
 
-use super::model::{Address, Group, Kernel, Kind, Region, Report, Role, Summary, NOT_STOPPED};
+use super::model::{
+    Address, Group, Kernel, Kind, Region, Report, Role, Summary, System, SystemState, NOT_STOPPED, VERSION,
+};
 use super::objects::{self, Object};
 use super::process::Process;
 use super::reason::{Evidence, Owner, Settings};
 use super::smaps::{self, Mapping};
+use super::{limits, memory, verdict};
 use crate::interpreter;
 use loader::addr::Addr;
 use loader::seal::glob;
@@ -23,9 +26,11 @@ pub fn collect(process: &Process, given: Option<Option<SealLevel>>) -> io::Resul
         return Err(io::Error::other("it has no memory: a kernel thread, or it has ended"));
     }
     let mut images = HashMap::new();
-    let objects = objects::find(&mappings, |mapping| {
+    let mut objects = objects::find(&mappings, |mapping| {
         images.entry((mapping.name.clone(), mapping.inode)).or_insert_with(|| process.image(mapping)).clone()
     });
+    objects.extend(memory::find(process, &mappings, &objects));
+    objects.sort_by_key(|object| object.span().start);
     let roles = roles(process, &objects);
     let mut settings = Settings::of(process, given);
     let under_ld_seal = objects.iter().any(is_ld_seal);
@@ -38,24 +43,30 @@ pub fn collect(process: &Process, given: Option<Option<SealLevel>>) -> io::Resul
     // An open copy of a file that has a sealed one is not the start's, but of a namespace of dlmopen.
     let has_sealed_twin =
         |object: &Object| objects.iter().zip(&sealed).any(|(other, &sealed)| sealed && other.path == object.path);
-    let owner = |((object, &any_sealed), at_start): ((&Object, &bool), bool)| Owner {
+    let owner = |(((object, &any_sealed), at_start), role): (((&Object, &bool), bool), &Role)| Owner {
         any_sealed,
         at_start: at_start && (any_sealed || !has_sealed_twin(object)),
         excluded: exclude.is_some_and(|pattern| glob::matches_object(pattern, object.path.as_bytes())),
+        is_static: *role == Role::Executable && object.image.is_static,
         opts_out: object.image.opts_out,
         asks_for_seal: object.image.asks_for_seal,
     };
-    let owners = objects.iter().zip(&sealed).zip(at_start).map(owner).collect();
+    let owners = objects.iter().zip(&sealed).zip(at_start).zip(&roles).map(owner).collect();
     let groups = Grouping { objects: &objects, roles, owners, evidence: &evidence }.groups(&mappings);
+    let verdict = verdict::judge(&groups);
     let command = process.command_line().iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
     Ok(Report {
+        version: VERSION,
         pid: process.pid,
         command,
         under_ld_seal,
         level: settings.level.filter(|_| under_ld_seal).map(SealLevel::number),
         level_source: if under_ld_seal { settings.source } else { "not started under ld-seal.so" },
         kernel: evidence.kernel,
+        system: system(&groups, &evidence.kernel),
         summary: summary(&mappings, &groups),
+        verdict,
+        limits: limits::limits(&groups, mappings.len()),
         objects: groups,
         not_stopped: NOT_STOPPED,
     })
@@ -95,9 +106,13 @@ fn roles(process: &Process, objects: &[Object]) -> Vec<Role> {
 
 /// The objects that the start of the program is about: itself, its loader, and what LD_PRELOAD names.
 fn start_roots(process: &Process, objects: &[Object], roles: &[Role]) -> Vec<usize> {
-    let preload = process.variable(b"LD_PRELOAD").unwrap_or_default();
+    let mut preload = process.variable(b"LD_PRELOAD").unwrap_or_default();
+    for more in [super::reason::option_preload(&process.command_line()), process.preload_file()] {
+        preload.push(b' ');
+        preload.extend(more.unwrap_or_default());
+    }
     let preloaded: Vec<String> =
-        preload.split(|byte| b" :".contains(byte)).map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        preload.split(|byte| b" :\t\n".contains(byte)).map(|name| String::from_utf8_lossy(name).into_owned()).collect();
     let is_root = |index: &usize| {
         let name = objects::file_name(&objects[*index].path);
         roles[*index] != Role::Library || preloaded.iter().any(|preload| objects::file_name(preload) == name)
@@ -124,11 +139,12 @@ struct Grouping<'a> {
 
 impl Grouping<'_> {
     fn groups(&self, mappings: &[Mapping]) -> Vec<Group> {
-        let of_object = |(object, &role): (&Object, &Role)| {
-            let bias = Some(Address(object.bias));
-            Group { name: object.path.clone(), role, bias, mapped_bytes: 0, sealed_bytes: 0, regions: Vec::new() }
+        let of_object = |((object, &role), owner): ((&Object, &Role), &Owner)| Group {
+            covered: owner.at_start || owner.any_sealed,
+            opts_out: owner.opts_out,
+            ..Group::new(object.path.clone(), role, Some(Address(object.bias)))
         };
-        let mut groups: Vec<Group> = self.objects.iter().zip(&self.roles).map(of_object).collect();
+        let mut groups: Vec<Group> = self.objects.iter().zip(&self.roles).zip(&self.owners).map(of_object).collect();
         for mapping in mappings {
             let mut at = mapping.range.start;
             while at < mapping.range.end {
@@ -155,6 +171,10 @@ impl Grouping<'_> {
                 }
             }
         }
+        for (group, object) in groups.iter_mut().zip(self.objects) {
+            let span = object.span();
+            group.unmapped_bytes = (span.end - span.start).saturating_sub(group.mapped_bytes);
+        }
         groups
     }
 
@@ -165,8 +185,7 @@ impl Grouping<'_> {
         let group = match groups.iter().position(|group| group.bias.is_none() && group.name == name) {
             Some(index) => index,
             None => {
-                let (bias, regions) = (None, Vec::new());
-                groups.push(Group { name: name.into(), role, bias, mapped_bytes: 0, sealed_bytes: 0, regions });
+                groups.push(Group::new(name.into(), role, None));
                 groups.len() - 1
             }
         };
@@ -187,27 +206,36 @@ impl Grouping<'_> {
     }
 }
 
-impl Group {
-    fn add(&mut self, region: Region) {
-        self.mapped_bytes += region.size;
-        if region.sealed {
-            self.sealed_bytes += region.size;
-        }
-        self.regions.push(region);
-    }
-}
-
 /// What memory outside of all objects is, by the kernel's name for it.
 fn other(name: &str) -> (Kind, Role) {
     match name {
         "[vdso]" => (Kind::Vdso, Role::Kernel),
         "[vsyscall]" => (Kind::Vsyscall, Role::Kernel),
+        "[uprobes]" => (Kind::Uprobes, Role::Kernel),
         "[heap]" => (Kind::Heap, Role::Other),
         "[stack]" => (Kind::Stack, Role::Other),
         _ if name.starts_with("[vvar") => (Kind::Vvar, Role::Kernel),
         _ if name.starts_with('/') => (Kind::MappedFile, Role::Other),
         _ => (Kind::Anonymous, Role::Other),
     }
+}
+
+/// How the kernel's own mappings are sealed.
+fn system(groups: &[Group], kernel: &Kernel) -> Vec<System> {
+    const NAMES: [&str; 5] = ["[vdso]", "[vvar]", "[vvar_vclock]", "[uprobes]", "[vsyscall]"];
+    let state = |name: &'static str| {
+        let group = groups.iter().find(|group| group.role == Role::Kernel && group.name == name);
+        let state = match group {
+            None => SystemState::Absent,
+            Some(_) if name == "[vsyscall]" => SystemState::NotSealable,
+            Some(group) if group.sealed_bytes < group.mapped_bytes => SystemState::Open,
+            Some(_) if kernel.seals_system_mappings => SystemState::SealedByKernel,
+            Some(_) => SystemState::SealedByLoader,
+        };
+        let why_not = group.and_then(|group| group.regions.iter().find_map(|region| region.why_not.clone()));
+        System { name, state, why_not }
+    };
+    NAMES.into_iter().map(state).collect()
 }
 
 fn summary(mappings: &[smaps::Mapping], groups: &[Group]) -> Summary {

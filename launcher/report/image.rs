@@ -33,8 +33,10 @@ pub struct Image {
     pub mutable: Vec<Range<u64>>,
     /// `e_entry`
     pub entry: u64,
-    /// Whether it is a program and not a library: it names an interpreter, and is ET_EXEC or has DF_1_PIE.
+    /// Whether it is a program and not a library: it is ET_EXEC or has DF_1_PIE.
     pub program: bool,
+    /// Whether it names neither an interpreter nor libraries.
+    pub is_static: bool,
     /// DT_SONAME
     pub soname: Option<String>,
     /// DT_NEEDED, in order.
@@ -63,6 +65,11 @@ pub struct Load {
 impl Image {
     /// Reads what a file says; None when it is no ELF file that can be loaded.
     pub fn read(file: &(impl ReadAt + ?Sized)) -> Option<Image> {
+        Image::read_copy(file, 0)
+    }
+
+    /// The same for what was copied from a file to memory, with this bias, and relocated.
+    pub fn read_copy(file: &(impl ReadAt + ?Sized), bias: u64) -> Option<Image> {
         let headers = Headers::read(file)?;
         let of_type = |wanted| headers.segments.iter().filter(move |segment| segment.p_type == wanted);
         let loads = of_type(PT_LOAD).filter(|segment| segment.p_memsz > 0).map(load).collect::<Option<Vec<_>>>()?;
@@ -82,9 +89,9 @@ impl Image {
         let found = notes(kind).find_map(|(bytes, align)| property::properties(&bytes, align));
         image.asks_for_seal = found.is_some_and(|properties| properties.memory_seal);
         image.mutable = of_type(PT_GNU_MUTABLE).filter_map(pages).collect();
-        let dynamic = Dynamic::read(file, &headers).unwrap_or_default();
-        let program = headers.file.e_type == ET_EXEC || dynamic.flags_1 & DF_1_PIE != 0;
-        image.program = program && headers.segment(PT_INTERP).is_some();
+        let dynamic = Dynamic::read(file, &headers, bias).unwrap_or_default();
+        image.program = headers.file.e_type == ET_EXEC || dynamic.flags_1 & DF_1_PIE != 0;
+        image.is_static = headers.segment(PT_INTERP).is_none() && dynamic.needed.is_empty();
         let relro = VAddr(image.relro.start)..VAddr(image.relro.end);
         image.got = GotPages::find(&dynamic.slots, dynamic.plt_got.map(VAddr), &relro);
         image.soname = dynamic.soname;
@@ -166,13 +173,15 @@ struct Dynamic {
 }
 
 impl Dynamic {
-    fn read(file: &(impl ReadAt + ?Sized), headers: &Headers) -> Option<Dynamic> {
+    /// Loaders may have added the bias to addresses in the section, or not.
+    fn read(file: &(impl ReadAt + ?Sized), headers: &Headers, bias: u64) -> Option<Dynamic> {
         let segment = headers.segment(PT_DYNAMIC)?;
         let bytes = file.read_at(segment.p_offset, usize::try_from(segment.p_filesz.min(TABLE)).ok()?).ok()?;
         let entries: Vec<(u64, u64)> = bytes.chunks_exact(16).map(entry).take_while(|&(tag, _)| tag != 0).collect();
         let value = |wanted| entries.iter().find(|&&(tag, _)| tag == wanted).map(|&(_, value)| value);
+        let address = |tag| value(tag).map(|address| if address >= bias { address - bias } else { address });
         let table = |at: u64, size: u64| {
-            let address = value(at)?;
+            let address = address(at)?;
             let holder = headers.segments.iter().find(|segment| {
                 segment.p_type == PT_LOAD && address >= segment.p_vaddr && address - segment.p_vaddr < segment.p_filesz
             })?;
@@ -189,7 +198,7 @@ impl Dynamic {
         let soname = value(DT_SONAME).and_then(string);
         let slots = table(DT_JMPREL, DT_PLTRELSZ).unwrap_or_default().chunks_exact(24).map(rela).collect();
         let flags_1 = value(DT_FLAGS_1).unwrap_or_default();
-        Some(Dynamic { flags_1, plt_got: value(DT_PLTGOT), slots, soname, needed })
+        Some(Dynamic { flags_1, plt_got: address(DT_PLTGOT), slots, soname, needed })
     }
 }
 

@@ -7,6 +7,8 @@ use std::ops::Range;
 /// The seals of one process.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    /// The version of this shape ([`VERSION`]).
+    pub version: u32,
     /// The process.
     pub pid: u32,
     /// Its command line.
@@ -21,10 +23,99 @@ pub struct Report {
     pub kernel: Kernel,
     /// What is mapped, object by object.
     pub objects: Vec<Group>,
+    /// The mappings that the kernel makes by itself.
+    pub system: Vec<System>,
     /// All of it, counted.
     pub summary: Summary,
+    /// Whether it is sealed as one may require.
+    pub verdict: Verdict,
+    /// What seals don't protect from on this kernel.
+    pub limits: Vec<Limit>,
     /// What seals don't protect from.
     pub not_stopped: &'static str,
+}
+
+/// The version of the JSON: it changes when something in it changes its meaning or goes, not when something is added.
+pub const VERSION: u32 = 1;
+
+/// A mapping that the kernel makes.
+#[derive(Debug, Serialize)]
+pub struct System {
+    /// The kernel's name for it.
+    pub name: &'static str,
+    /// How it is sealed.
+    pub state: SystemState,
+    /// Why it is not, if it is there and not sealed.
+    pub why_not: Option<String>,
+}
+
+/// How a mapping of the kernel's is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SystemState {
+    /// The process has none.
+    Absent,
+    /// The kernel seals it in every process (CONFIG_MSEAL_SYSTEM_MAPPINGS).
+    SealedByKernel,
+    /// Sealed, and not by the kernel: by the loader.
+    SealedByLoader,
+    /// It could be sealed and is not.
+    Open,
+    /// The kernel refuses to seal it.
+    NotSealable,
+}
+
+impl fmt::Display for SystemState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            SystemState::Absent => "absent",
+            SystemState::SealedByKernel => "sealed by the kernel",
+            SystemState::SealedByLoader => "sealed by ld-seal.so",
+            SystemState::Open => "open",
+            SystemState::NotSealable => "can't be sealed",
+        })
+    }
+}
+
+/// Whether a process is sealed as one may require: `--require`. The bytes are of objects that stay for ever.
+#[derive(Debug, Default, Serialize)]
+pub struct Verdict {
+    /// How many objects stay for ever.
+    pub objects: usize,
+    /// Code that is not sealed, the vDSO's included.
+    pub open_code: u64,
+    /// Read-only data and RELRO that are not sealed.
+    pub open_read_only: u64,
+    /// Anything else of an image that is not sealed or not mapped.
+    pub open_other: u64,
+    /// Executable memory that belongs to no object.
+    pub unknown_code: u64,
+    /// All code is sealed.
+    pub code: bool,
+    /// All code, read-only data and RELRO are sealed.
+    pub relro: bool,
+    /// Every byte of every image is sealed.
+    pub all: bool,
+}
+
+/// Something that seals don't protect from.
+#[derive(Debug, Serialize)]
+pub struct Limit {
+    /// What it is.
+    pub what: &'static str,
+    /// How it is here.
+    pub here: String,
+}
+
+/// Bytes of one kind.
+#[derive(Debug, Serialize)]
+pub struct KindTotal {
+    /// The kind.
+    pub kind: Kind,
+    /// Bytes of address space.
+    pub mapped_bytes: u64,
+    /// Bytes of those that are sealed.
+    pub sealed_bytes: u64,
 }
 
 /// What the running kernel offers.
@@ -46,12 +137,55 @@ pub struct Group {
     /// What was added to the file's addresses; objects only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bias: Option<Address>,
+    /// Whether it stays for ever, and so is to be sealed.
+    pub covered: bool,
     /// Bytes of address space.
     pub mapped_bytes: u64,
     /// Bytes of those that are sealed.
     pub sealed_bytes: u64,
+    /// Bytes between its first and its last page that are not mapped.
+    pub unmapped_bytes: u64,
+    /// The same by kind.
+    pub kinds: Vec<KindTotal>,
+    /// Whether it opts out of sealing by a note of its own.
+    pub opts_out: bool,
     /// Its memory, by address.
     pub regions: Vec<Region>,
+}
+
+impl Group {
+    /// Without memory yet.
+    pub fn new(name: String, role: Role, bias: Option<Address>) -> Group {
+        Group {
+            name,
+            role,
+            bias,
+            covered: false,
+            mapped_bytes: 0,
+            sealed_bytes: 0,
+            unmapped_bytes: 0,
+            kinds: Vec::new(),
+            opts_out: false,
+            regions: Vec::new(),
+        }
+    }
+
+    /// Adds memory.
+    pub fn add(&mut self, region: Region) {
+        let sealed = if region.sealed { region.size } else { 0 };
+        self.mapped_bytes += region.size;
+        self.sealed_bytes += sealed;
+        match self.kinds.iter_mut().find(|total| total.kind == region.kind) {
+            Some(total) => {
+                total.mapped_bytes += region.size;
+                total.sealed_bytes += sealed;
+            }
+            None => {
+                self.kinds.push(KindTotal { kind: region.kind, mapped_bytes: region.size, sealed_bytes: sealed });
+            }
+        }
+        self.regions.push(region);
+    }
 }
 
 /// Memory of one kind, in one mapping.
@@ -120,6 +254,8 @@ pub enum Kind {
     Vvar,
     /// Its predecessor, at a fixed address.
     Vsyscall,
+    /// Instructions that the kernel executes out of line for uprobes.
+    Uprobes,
     /// The break area.
     Heap,
     /// The main thread's stack.
@@ -145,6 +281,7 @@ impl fmt::Display for Kind {
             Kind::Vdso => "vdso",
             Kind::Vvar => "vvar",
             Kind::Vsyscall => "vsyscall",
+            Kind::Uprobes => "uprobes",
             Kind::Heap => "heap",
             Kind::Stack => "stack",
             Kind::MappedFile => "mapped file",

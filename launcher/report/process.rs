@@ -27,6 +27,39 @@ impl Process {
         smaps::parse(&String::from_utf8_lossy(&text)).map_err(|error| io::Error::other(error.to_string()))
     }
 
+    /// Its memory.
+    ///
+    /// # Errors
+    /// No right to read it.
+    pub fn memory(&self) -> io::Result<File> {
+        File::open(self.file("mem"))
+    }
+
+    /// What it is called by its own command line.
+    pub fn called(&self) -> String {
+        self.command_line().first().map_or_else(String::new, |name| String::from_utf8_lossy(name).into_owned())
+    }
+
+    /// Why it may not be looked at.
+    pub fn why_forbidden(&self) -> String {
+        let owner = |path: PathBuf| fs::metadata(path).ok().map(|m| std::os::unix::fs::MetadataExt::uid(&m));
+        let status = fs::read_to_string(self.file("status")).unwrap_or_default();
+        let user =
+            status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse::<u32>().ok());
+        let own = rustix::process::getuid().as_raw();
+        match (user, owner(self.file("."))) {
+            (Some(user), _) if user != own => {
+                format!("it may not be looked at: it belongs to another user (ID {user})")
+            }
+            // The kernel gives the folder of a process that must not be dumped to root.
+            (Some(user), Some(owner)) if user != owner => {
+                "it may not be looked at: it is not dumpable (privileged, or by its own wish)".into()
+            }
+            _ => "it may not be looked at: the system forbids it (Yama, a security module, or missing capabilities)"
+                .into(),
+        }
+    }
+
     /// The arguments, as the process shows them.
     pub fn command_line(&self) -> Vec<Vec<u8>> {
         let mut bytes = fs::read(self.file("cmdline")).unwrap_or_default();
@@ -42,6 +75,11 @@ impl Process {
         environment
             .split(|&byte| byte == 0)
             .find_map(|entry| Some(entry.strip_prefix(name)?.strip_prefix(b"=")?.to_vec()))
+    }
+
+    /// The names in its `/etc/ld.so.preload`.
+    pub fn preload_file(&self) -> Option<Vec<u8>> {
+        fs::read(self.file("root/etc/ld.so.preload")).ok()
     }
 
     /// Whether the environment can be read at all.

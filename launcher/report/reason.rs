@@ -60,7 +60,20 @@ fn is_interpreter(argument: &[u8]) -> bool {
 
 /// `--seal LEVEL` among the options of the interpreter, which end at the program.
 fn option_seal(arguments: &[Vec<u8>]) -> Option<SealLevel> {
-    const WITH_VALUE: [&[u8]; 8] = [
+    let value = option(arguments, b"--seal")?;
+    SealLevel::from_number(std::str::from_utf8(value).ok()?.parse().ok()?)
+}
+
+/// `--preload LIST`, if the process shows that it is the interpreter with options.
+pub fn option_preload(arguments: &[Vec<u8>]) -> Option<Vec<u8>> {
+    arguments.first().filter(|name| is_interpreter(name))?;
+    option(arguments, b"--preload").map(<[u8]>::to_vec)
+}
+
+/// The value of an option of the interpreter.
+fn option<'a>(arguments: &'a [Vec<u8>], wanted: &[u8]) -> Option<&'a [u8]> {
+    const WITH_VALUE: [&[u8]; 9] = [
+        b"--seal",
         b"--library-path",
         b"--glibc-hwcaps-prepend",
         b"--glibc-hwcaps-mask",
@@ -72,9 +85,8 @@ fn option_seal(arguments: &[Vec<u8>]) -> Option<SealLevel> {
     ];
     let mut arguments = arguments.iter().skip(1).map(Vec::as_slice);
     while let Some(option) = arguments.next().filter(|argument| argument.starts_with(b"--") && argument.len() > 2) {
-        if option == b"--seal" {
-            let number = std::str::from_utf8(arguments.next()?).ok()?.parse().ok()?;
-            return SealLevel::from_number(number);
+        if option == wanted {
+            return arguments.next();
         }
         if WITH_VALUE.contains(&option) {
             arguments.next();
@@ -104,6 +116,8 @@ pub struct Owner {
     pub at_start: bool,
     /// Whether `ldseal.exclude` matches its path.
     pub excluded: bool,
+    /// Whether it is a static program.
+    pub is_static: bool,
     /// Whether its own note asks that it not be sealed.
     pub opts_out: bool,
     /// Whether it asks to be sealed.
@@ -114,6 +128,7 @@ impl Evidence<'_> {
     /// Why a region of this kind is not sealed.
     pub fn why_not(&self, kind: Kind, owner: Option<Owner>) -> String {
         match kind {
+            Kind::Uprobes => return "made by the kernel when a uprobe is hit".into(),
             Kind::Vsyscall => return "can't be sealed: the kernel's own page".into(),
             Kind::Heap => return "never sealed".into(),
             Kind::Stack => return "never sealed".into(),
@@ -135,6 +150,9 @@ impl Evidence<'_> {
         match (kind, owner) {
             (Kind::Vdso | Kind::Vvar, _) if !self.settings.tunables().vdso => "ldseal.vdso=0".into(),
             (Kind::Vdso | Kind::Vvar, _) => "best effort: the kernel refused, or was not asked".into(),
+            (_, Some(owner)) if owner.is_static && (is_data || kind == Kind::Relro) => {
+                "a static program protects what it writes itself".into()
+            }
             (_, Some(owner)) if owner.any_sealed && is_data => self.data(),
             (_, Some(owner)) if owner.any_sealed => "the rest of the object is sealed: mseal was refused here".into(),
             (_, Some(owner)) if owner.excluded => self.excluded(),
@@ -191,7 +209,14 @@ mod tests {
 
     #[test]
     fn levels_and_tunables_are_named() {
-        let plain = Owner { any_sealed: true, at_start: true, excluded: false, opts_out: false, asks_for_seal: false };
+        let plain = Owner {
+            any_sealed: true,
+            at_start: true,
+            excluded: false,
+            is_static: false,
+            opts_out: false,
+            asks_for_seal: false,
+        };
         let owner = Some(plain);
         let one = settings(Some(SealLevel::BestEffort), "");
         assert!(why(&one, true, Kind::Data, owner).contains("ldseal.data=auto"));

@@ -1,6 +1,6 @@
 //! The report as text.
 
-use super::model::{Group, Kind, Region, Report};
+use super::model::{Group, Kind, KindTotal, Region, Report, SystemState};
 use comfy_table::{presets, CellAlignment, ContentArrangement, Table};
 use std::fmt::Write;
 
@@ -26,6 +26,15 @@ pub fn tables(report: &Report) -> String {
     for group in groups {
         let (sealed, mapped) = (size(group.sealed_bytes), size(group.mapped_bytes));
         let _ = writeln!(text, "{} ({}): {sealed} of {mapped} sealed", group.name, group.role);
+        let kinds = group.kinds.iter().filter(|_| group.bias.is_some());
+        let totals: Vec<String> = kinds.map(kind_total).collect();
+        if !totals.is_empty() {
+            let _ = writeln!(text, "  {}", totals.join(", "));
+        }
+        if group.opts_out {
+            let heeded = if group.sealed_bytes == 0 { "heeded" } else { "overruled" };
+            let _ = writeln!(text, "  opts out by its own note: {heeded}");
+        }
         let _ = writeln!(text, "{}\n", table(group.regions.iter().map(row)));
     }
     if !files.is_empty() {
@@ -74,20 +83,45 @@ fn row(region: &Region) -> [String; 6] {
     ]
 }
 
+fn kind_total(total: &KindTotal) -> String {
+    let (sealed, mapped) = (total.sealed_bytes / 1024, size(total.mapped_bytes));
+    format!("{} {sealed} of {mapped}", total.kind)
+}
+
+fn system(report: &Report) -> String {
+    let mut text = String::from("The kernel's own mappings\n");
+    for mapping in &report.system {
+        let why = mapping.why_not.as_ref().filter(|_| mapping.state == SystemState::Open);
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        let _ = writeln!(text, "  {:<14} {}{why}", mapping.name, mapping.state);
+    }
+    text
+}
+
+fn limits(report: &Report) -> String {
+    let mut text = format!("{}\n\nOn this kernel:\n", report.not_stopped);
+    for limit in &report.limits {
+        let _ = writeln!(text, "  {}: {}", limit.what, limit.here);
+    }
+    text
+}
+
 fn summary(report: &Report) -> String {
     let (summary, kernel) = (&report.summary, &report.kernel);
     let mseal = if kernel.mseal { "has mseal" } else { "has no mseal (Linux 6.10 is the first)" };
     let system = if kernel.seals_system_mappings { "seals" } else { "does not seal" };
     format!(
         "Sealed: {} of {} mapped, {} of {} in images of objects, {} of {} mappings\n\
-         Kernel: {mseal}, {system} [vdso] and [vvar] by itself (CONFIG_MSEAL_SYSTEM_MAPPINGS)\n\n{}\n",
+         Kernel: {mseal}, {system} [vdso] and [vvar] by itself (CONFIG_MSEAL_SYSTEM_MAPPINGS)\n\n{}\n{}\n{}\n",
         size(summary.sealed_bytes),
         size(summary.mapped_bytes),
         size(summary.sealed_object_bytes),
         size(summary.object_bytes),
         summary.sealed_mappings,
         summary.mappings,
-        report.not_stopped
+        self::system(report),
+        limits(report),
+        report.verdict.line()
     )
 }
 

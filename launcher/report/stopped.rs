@@ -3,6 +3,7 @@
 //! The program is traced. Until its text is mapped each system call stops it; then a breakpoint at its entry point does.
 
 use super::image::Image;
+use super::memory;
 use super::objects;
 use super::process::Process;
 use super::smaps::Mapping;
@@ -127,7 +128,19 @@ impl Stopped {
             if let [program, ..] = &objects::find(&mappings, mine)[..] {
                 return Ok(program.bias.wrapping_add(image.entry));
             }
+            if let Some(entry) = self.copied(&image, &mappings) {
+                return Ok(entry);
+            }
         }
+    }
+
+    /// The entry point of the program where its text is a copy in anonymous memory.
+    fn copied(&self, image: &Image, mappings: &[Mapping]) -> Option<u64> {
+        let copies = memory::find(&Process { pid: self.pid() }, mappings, &[]);
+        let program = copies.into_iter().find(|o| (o.image.entry, &o.image.loads) == (image.entry, &image.loads))?;
+        let entry = program.bias.wrapping_add(image.entry);
+        let is_text = |m: &Mapping| m.range.contains(&entry) && m.permissions.execute;
+        mappings.iter().any(is_text).then_some(entry)
     }
 
     /// Whether the system call it is at is one that makes or changes mappings.

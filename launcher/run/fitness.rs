@@ -1,6 +1,7 @@
 //! Which ELF files can run under the interpreter.
 
 use crate::elf::{Headers, ReadAt};
+use crate::report::Image;
 use goblin::elf::header;
 use std::fmt;
 
@@ -13,8 +14,8 @@ pub enum Unfit {
     Class32(&'static str),
     /// A program for another machine; its name.
     Machine(&'static str),
-    /// No PT_INTERP.
-    Static,
+    /// Neither an interpreter nor a static program: it has no entry point, or needs libraries.
+    Library,
     /// A program of another C library; its interpreter.
     Interpreter(String),
 }
@@ -27,7 +28,7 @@ impl fmt::Display for Unfit {
             Unfit::Machine(machine) => {
                 write!(f, "can't be sealed: a program for a foreign machine ({machine}), not x86-64")
             }
-            Unfit::Static => f.write_str("can't be sealed: a static program, it has no dynamic interpreter"),
+            Unfit::Library => f.write_str("can't be sealed: a library, not a program"),
             Unfit::Interpreter(path) if path.contains("musl") => {
                 write!(f, "can't be sealed: a musl program (its interpreter is {path}), not a glibc one")
             }
@@ -38,7 +39,7 @@ impl fmt::Display for Unfit {
     }
 }
 
-/// Checks that the file is a dynamically linked glibc program for x86-64.
+/// Checks that the file is a dynamically linked glibc program or a static program for x86-64.
 ///
 /// # Errors
 /// What it is instead.
@@ -61,7 +62,10 @@ pub fn check(file: &(impl ReadAt + ?Sized)) -> Result<(), Unfit> {
         return Err(Unfit::Format);
     }
     let headers = Headers::read(file).ok_or(Unfit::Format)?;
-    let interpreter = headers.interpreter(file).map_err(|_| Unfit::Format)?.ok_or(Unfit::Static)?;
+    let Some(interpreter) = headers.interpreter(file).map_err(|_| Unfit::Format)? else {
+        let needs_nothing = Image::read(file).is_some_and(|image| image.needed.is_empty());
+        return if needs_nothing && headers.file.e_entry != 0 { Ok(()) } else { Err(Unfit::Library) };
+    };
     let name = interpreter.rsplit('/').next().unwrap_or_default();
     if name == "ld-linux-x86-64.so.2" || name == crate::interpreter::NAME {
         Ok(())
@@ -119,7 +123,7 @@ mod tests {
         assert!(message(check(&file(1, header::EM_X86_64, None)[..])).contains("x32"));
         assert!(message(check(&file(2, header::EM_AARCH64, None)[..])).contains("AARCH64"));
         assert!(message(check(&file(1, header::EM_ARM, None)[..])).contains("ARM"));
-        assert_eq!(check(&file(2, header::EM_X86_64, None)[..]), Err(Unfit::Static));
+        assert_eq!(check(&file(2, header::EM_X86_64, None)[..]), Err(Unfit::Library));
     }
 
     #[test]

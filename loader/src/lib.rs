@@ -18,7 +18,7 @@
 //! | seal | [`seal::plan`], [`seal::apply`] | objects and tunables | [`seal::plan::SealPlan`], then mseal(2) |
 //! | constructors | [`order`] | the graph of `DT_NEEDED` | the order in which whoever uses this crate runs them |
 //!
-//! [`program`] puts the stages up to the closure together for a whole program. Parsers and plans are pure: no system calls, no panics. All
+//! [`program`] puts the stages up to the closure together for a whole program; [`static_program`] maps one that needs nothing else. Parsers and plans are pure: no system calls, no panics. All
 //! system calls are in [`sys`]. Nothing here knows a C library's private ABI: what relocation needs of threads is the trait
 //! [`reloc::Services`].
 #![no_std]
@@ -43,6 +43,7 @@ pub mod reloc;
 pub mod relro;
 pub mod seal;
 pub mod search;
+pub mod static_program;
 pub mod sys;
 pub mod tls;
 pub mod tunables;

@@ -282,8 +282,8 @@ impl Object {
     }
 }
 
-/// Where the program headers lie in memory.
-fn headers_in_memory(headers: &[ProgramHeader], image: &Image) -> Addr {
+/// Where the program headers lie in memory; 0 when no segment holds them.
+pub(crate) fn headers_in_memory(headers: &[ProgramHeader], image: &Image) -> Addr {
     let size = (headers.len() * header::PHDR_SIZE) as u64;
     if let Some(h) = header::find(headers, PT_PHDR) {
         if image.segment(VAddr(h.p_vaddr), size).is_some() {

@@ -14,6 +14,7 @@ use crate::seal::vvar;
 use crate::seal::{self, plan::SealPlan};
 use crate::search::finder::{self, Finder, SearchOptions};
 use crate::search::path;
+use crate::static_program::StaticProgram;
 use crate::sys;
 use alloc::borrow::ToOwned;
 use alloc::ffi::CString;
@@ -377,10 +378,34 @@ pub fn seal_plan(
         return plan;
     }
     plan.add_range(TABLES, tables, None);
+    add_kernel_data(&mut plan, vdso.map(|id| &linker.objects[id]), tunables);
+    plan
+}
+
+fn add_kernel_data(plan: &mut SealPlan, vdso: Option<&Object>, tunables: &SealTunables<'_>) {
     if let Some(vdso) = vdso.filter(|_| tunables.vdso) {
-        if let Some(pages) = vvar::below(linker.objects[vdso].image.range.start, sys::is_kernel_page) {
+        if let Some(pages) = vvar::below(vdso.image.range.start, sys::is_kernel_page) {
             plan.add_range(VVAR, pages, None);
         }
+    }
+}
+
+/// What the start of a static program seals, but for the interpreter's heap: the program, the vDSO and the interpreter, which stays in the
+/// process though nobody calls it again, and the kernel's data pages.
+pub fn seal_plan_of_static(
+    name: &[u8],
+    program: &StaticProgram,
+    interpreter: &Object,
+    vdso: Option<&Object>,
+    tunables: &SealTunables<'_>,
+) -> SealPlan {
+    let mut plan = SealPlan::default();
+    plan.add_static(name, program, tunables);
+    for object in vdso.into_iter().chain([interpreter]) {
+        plan.add(object.display_name(), object, tunables);
+    }
+    if tunables.seals() {
+        add_kernel_data(&mut plan, vdso, tunables);
     }
     plan
 }

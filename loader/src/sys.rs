@@ -331,8 +331,13 @@ pub unsafe fn protect_downwards(range: Range<Addr>, executable: bool) -> Result<
 ///
 /// Safe, because a seal changes no byte and forbids no access that was allowed before.
 pub fn mseal(range: Range<Addr>) -> Result<()> {
+    mseal_with_flags(range.start, range.end.0 - range.start.0, 0)
+}
+
+/// The same call with all its arguments, as a program makes it.
+pub fn mseal_with_flags(start: Addr, len: usize, flags: usize) -> Result<()> {
     // SAFETY: mseal reads and writes no memory of the process.
-    check(unsafe { raw(NR_MSEAL, [range.start.0, range.end.0 - range.start.0, 0, 0, 0]) }).map(drop)
+    check(unsafe { raw(NR_MSEAL, [start.0, len, flags, 0, 0]) }).map(drop)
 }
 
 /// Whether a page belongs to a mapping of device or kernel pages, such as `[vvar]`. Asked by a hint that has no effect and that only such

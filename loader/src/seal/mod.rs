@@ -1,6 +1,7 @@
 //! Sealing: what is sealed, and how.
 
 pub mod apply;
+pub mod call;
 pub mod glob;
 pub mod marks;
 pub mod plan;

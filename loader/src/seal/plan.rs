@@ -1,7 +1,7 @@
 //! What a commit will seal: a pure value, computed before the first seal, that can be printed and compared.
 
 use crate::addr::Addr;
-use crate::elf::header::PT_GNU_MUTABLE;
+use crate::elf::header::{ProgramHeader, PT_GNU_MUTABLE};
 use crate::error::LoadError;
 use crate::got;
 use crate::image::Image;
@@ -9,6 +9,7 @@ use crate::object::{Kind, Object};
 use crate::relro::RelroPages;
 use crate::seal::tunables::{Policy, SealLevel, SealTunables};
 use crate::seal::{glob, marks};
+use crate::static_program::StaticProgram;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
@@ -63,6 +64,8 @@ pub enum Why {
     OptOut,
     /// `ldseal.policy=marked`, and the object or the program has no `GNU_PROPERTY_MEMORY_SEAL`.
     Unmarked,
+    /// A static program protects it, or relocates it, itself.
+    Static,
 }
 
 /// The plan for one object.
@@ -86,9 +89,7 @@ pub struct SealPlan {
 impl SealPlan {
     /// Plans one more object.
     pub fn add(&mut self, name: &[u8], object: &Object, tunables: &SealTunables<'_>) {
-        let whole = all_open(name, object, tunables);
-        let overruled =
-            whole.is_none() && tunables.level == SealLevel::Enforced && marks::opts_out(&object.headers, &object.image);
+        let whole = all_open(name, object.kind, &object.headers, &object.image, tunables);
         let seals_data = tunables.data.at(tunables.level);
         let mut items = match object.kind {
             Kind::Vdso => alloc::vec![Item { range: object.image.range.clone(), part: Part::Whole, open: None }],
@@ -103,9 +104,38 @@ impl SealPlan {
             };
             item.open = whole.or((is_data && !seals_data).then_some(Why::Data));
         }
-        for range in mutable_ranges(object) {
+        self.finish(name, items, &object.headers, &object.image, whole);
+    }
+
+    /// Plans a static program. What it writes after its start is its own to protect: RELRO, text that it relocates, and its data, whose
+    /// pages allocators of static C libraries use up to their ends.
+    pub fn add_static(&mut self, name: &[u8], program: &StaticProgram, tunables: &SealTunables<'_>) {
+        let whole = all_open(name, Kind::Executable, &program.headers, &program.image, tunables);
+        let mut items = parts(&program.image, program.relro.as_ref());
+        for item in &mut items {
+            let own = match item.part {
+                Part::Relro | Part::Got | Part::GotShared | Part::Data => true,
+                Part::Text | Part::RoData => program.relocates_text,
+                Part::Gap | Part::Whole => false,
+            };
+            item.open = whole.or(own.then_some(Why::Static));
+        }
+        self.finish(name, items, &program.headers, &program.image, whole);
+    }
+
+    fn finish(
+        &mut self,
+        name: &[u8],
+        mut items: Vec<Item>,
+        headers: &[ProgramHeader],
+        image: &Image,
+        whole: Option<Why>,
+    ) {
+        for range in mutable_ranges(headers, image) {
             punch(&mut items, &range);
         }
+        // Level 1 would have left it open.
+        let overruled = whole.is_none() && marks::opts_out(headers, image);
         self.objects.push(ObjectPlan { name: name.to_vec(), items, overruled });
     }
 
@@ -136,17 +166,21 @@ impl SealPlan {
 }
 
 /// Why nothing of an object will be sealed, if that is so.
-fn all_open(name: &[u8], object: &Object, tunables: &SealTunables<'_>) -> Option<Why> {
-    let own = matches!(object.kind, Kind::Vdso | Kind::Interpreter);
+fn all_open(
+    name: &[u8],
+    kind: Kind,
+    headers: &[ProgramHeader],
+    image: &Image,
+    tunables: &SealTunables<'_>,
+) -> Option<Why> {
+    let own = matches!(kind, Kind::Vdso | Kind::Interpreter);
     match tunables.policy {
         _ if tunables.level == SealLevel::Off => Some(Why::Off),
         _ if is_excluded(name, tunables) => Some(Why::Excluded),
-        _ if object.kind == Kind::Vdso && !tunables.vdso => Some(Why::Vdso),
+        _ if kind == Kind::Vdso && !tunables.vdso => Some(Why::Vdso),
         Policy::UnmarkedProgram => Some(Why::Unmarked),
-        Policy::Marked if !own && !marks::asks_for_seal(&object.headers, &object.image) => Some(Why::Unmarked),
-        _ if tunables.level == SealLevel::BestEffort && marks::opts_out(&object.headers, &object.image) => {
-            Some(Why::OptOut)
-        }
+        Policy::Marked if !own && !marks::asks_for_seal(headers, image) => Some(Why::Unmarked),
+        _ if tunables.level == SealLevel::BestEffort && marks::opts_out(headers, image) => Some(Why::OptOut),
         _ => None,
     }
 }
@@ -163,7 +197,8 @@ fn is_excluded(name: &[u8], tunables: &SealTunables<'_>) -> bool {
 /// It has text relocations.
 pub fn check(name: &[u8], object: &Object, tunables: &SealTunables<'_>) -> Result<(), LoadError> {
     let enforced = tunables.level == SealLevel::Enforced;
-    if enforced && object.dynamic.has_flag(DF_TEXTREL) && all_open(name, object, tunables).is_none() {
+    let seals = || all_open(name, object.kind, &object.headers, &object.image, tunables).is_none();
+    if enforced && object.dynamic.has_flag(DF_TEXTREL) && seals() {
         return Err(LoadError::fault(
             object.display_name(),
             "text relocations are not allowed where sealing is enforced",
@@ -228,11 +263,11 @@ fn cut_slots(items: &mut Vec<Item>, object: &Object) {
 }
 
 /// The pages that the object wants to stay open.
-fn mutable_ranges(object: &Object) -> impl Iterator<Item = Range<Addr>> + '_ {
-    object.headers.iter().filter(|h| h.p_type == PT_GNU_MUTABLE && h.p_memsz > 0).filter_map(|h| {
+fn mutable_ranges<'h>(headers: &'h [ProgramHeader], image: &'h Image) -> impl Iterator<Item = Range<Addr>> + 'h {
+    headers.iter().filter(|h| h.p_type == PT_GNU_MUTABLE && h.p_memsz > 0).filter_map(|h| {
         let start = crate::addr::VAddr(h.p_vaddr);
         let end = start.checked_add(h.p_memsz)?.page_ceil()?;
-        Some(object.image.run_time(&(start.page_floor()..end)))
+        Some(image.run_time(&(start.page_floor()..end)))
     })
 }
 
@@ -281,6 +316,7 @@ impl fmt::Display for Why {
             Why::Mutable => "PT_GNU_MUTABLE",
             Why::OptOut => "its own note (ldseal mark)",
             Why::Unmarked => "not marked (ldseal.policy)",
+            Why::Static => "a static program's own",
         })
     }
 }

@@ -63,6 +63,8 @@ pub struct Functions {
     pub pthread_mutex_lock: Option<unsafe extern "C" fn(*mut u8) -> i32>,
     /// libc's own.
     pub pthread_mutex_unlock: Option<unsafe extern "C" fn(*mut u8) -> i32>,
+    /// libc's own: where this thread's `errno` is.
+    pub errno_location: Option<unsafe extern "C" fn() -> *mut i32>,
     /// `__libc_early_init`
     pub early_init: Option<unsafe extern "C" fn(bool)>,
     /// `__register_atfork`: what to call before a fork, and after it in the parent and in the child, on behalf of which object.
@@ -86,6 +88,7 @@ pub static FUNCTIONS: FunctionCell = FunctionCell(UnsafeCell::new(Functions {
     free: None,
     pthread_mutex_lock: None,
     pthread_mutex_unlock: None,
+    errno_location: None,
     early_init: None,
     register_atfork: None,
 }));
@@ -135,6 +138,10 @@ pub unsafe fn find_functions(linker: &Linker, libc: Option<ObjectId>) -> Functio
             )),
             pthread_mutex_unlock: transmute::<usize, Option<unsafe extern "C" fn(*mut u8) -> i32>>(own(
                 "pthread_mutex_unlock",
+                "GLIBC_2.2.5",
+            )),
+            errno_location: transmute::<usize, Option<unsafe extern "C" fn() -> *mut i32>>(own(
+                "__errno_location",
                 "GLIBC_2.2.5",
             )),
             early_init: transmute::<usize, Option<unsafe extern "C" fn(bool)>>(own(
@@ -199,6 +206,14 @@ unsafe fn address_in(linker: &Linker, scope: &Scope, name: &str, version: &str) 
 pub fn allocate(size: usize) -> *mut u8 {
     // SAFETY: calloc takes any sizes.
     FUNCTIONS.get().calloc.map_or(core::ptr::null_mut(), |calloc| unsafe { calloc(1, size) })
+}
+
+/// Sets the calling thread's `errno`, if there is a C library.
+pub fn set_errno(number: i32) {
+    if let Some(location) = FUNCTIONS.get().errno_location {
+        // SAFETY: it gives the address of a variable of this thread.
+        unsafe { *location() = number };
+    }
 }
 
 /// Gives memory back to the program's allocator.

@@ -7,6 +7,7 @@ pub mod fork;
 pub mod init;
 pub mod lazy;
 pub mod link;
+pub mod mseal;
 pub mod namespace;
 pub mod open;
 pub mod seal;

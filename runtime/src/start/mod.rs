@@ -9,6 +9,7 @@ mod images;
 mod listing;
 mod objects;
 mod request;
+mod static_program;
 
 use crate::glibc::cpu::{cpuid::Processor, CpuFeatures};
 use crate::glibc::globals::{self, RTLD_GLOBAL_RO};
@@ -30,7 +31,7 @@ use loader::reloc::PltMode;
 use loader::seal::tunables::SealLevel;
 use loader::seal::{apply, marks};
 use loader::sys::{self, Prot};
-use objects::Loaded;
+use objects::{Loaded, Start};
 use request::Request;
 
 /// Where `_start` goes when everything is ready.
@@ -134,7 +135,10 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
         Action::ListDiagnostics => help::diagnostics(stack, request, &cpu),
         Action::Run | Action::List | Action::Trace | Action::Verify => {}
     }
-    let mut loaded = Loaded::load(stack, request, &cpu, hwcap_mask, base, dynamic)?;
+    let mut loaded = match Loaded::load(stack, request, &cpu, hwcap_mask, base, dynamic)? {
+        Start::Dynamic(loaded) => *loaded,
+        Start::Static(opened) => return static_program::start(stack, request, *opened, base, dynamic),
+    };
     if matches!(request.options.action, Action::List | Action::Trace) {
         return answer(stack, request, &loaded);
     }

@@ -10,10 +10,11 @@ use crate::initial_stack::{AuxKey, InitialStack};
 use crate::logger;
 use crate::options::Action;
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::ffi::CStr;
-use goblin::elf64::dynamic::{DT_NEEDED, DT_NULL, DT_SONAME, DT_STRTAB};
+use goblin::elf64::dynamic::{DT_NULL, DT_SONAME, DT_STRTAB};
 use goblin::elf64::program_header::{PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_PHDR};
 use loader::addr::{Addr, Bias, VAddr};
 use loader::elf::header::{self, ProgramHeader};
@@ -22,10 +23,10 @@ use loader::error::LoadError;
 use loader::file::Opened;
 use loader::image::Image;
 use loader::linker::Linker;
-use loader::map::plan;
 use loader::object::{Kind, Object, ObjectId, Origin, BASE_NAMESPACE};
 use loader::program::{self, Parts, Preloads, Program};
-use loader::search::finder::{self, Finder, SearchOptions};
+use loader::search::finder::{self, Finder};
+use loader::static_program;
 use loader::sys;
 use rustix::fd::AsFd;
 
@@ -49,6 +50,14 @@ pub struct Loaded {
     pub closure: Vec<ObjectId>,
 }
 
+/// What there is to start.
+pub enum Start {
+    /// A program with everything it needs.
+    Dynamic(Box<Loaded>),
+    /// A static program, not mapped yet.
+    Static(Box<Opened>),
+}
+
 impl Loaded {
     /// Maps everything.
     pub fn load(
@@ -58,26 +67,24 @@ impl Loaded {
         hwcap_mask: u64,
         base: Addr,
         dynamic: Addr,
-    ) -> Result<Loaded, Failure> {
+    ) -> Result<Start, Failure> {
         let options = request.search_options(cpu, hwcap_mask);
         let program = match &request.program {
             None => adopt_program(stack, request)?,
-            Some(path) => load_program(stack, request, options.clone(), path, base).inspect_err(|_| {
-                if request.options.action == Action::Verify {
-                    // What can't even be mapped is told by the status alone.
-                    sys::exit(1);
+            Some(path) => {
+                let opened = program::open(path, options.clone()).inspect_err(|_| unverified(request))?;
+                if request.options.action == Action::Run && static_program::is_static(&opened) {
+                    request::refuse_interpreter(request, soname_in_file(&opened).as_deref());
+                    return Ok(Start::Static(Box::new(opened)));
                 }
-            })?,
+                load_program(stack, request, opened, path, base).inspect_err(|_| unverified(request))?
+            }
         };
         if request.options.action == Action::Verify {
             listing::verify(&program);
         }
         let finder = Finder::new(options);
-        let vdso = match stack.aux(AuxKey::VdsoHeader).map(Addr) {
-            None => None,
-            // SAFETY: the kernel says that its vDSO is there.
-            Some(header) => unsafe { program::vdso(header)? },
-        };
+        let vdso = vdso(stack)?;
         let interpreter = adopt_interpreter(base, dynamic, InterpreterNames::of(&program, request))?;
         let called = stack.arg(0).map_or(&b"<main program>"[..], CStr::to_bytes).to_vec();
         let preloads = Preloads {
@@ -90,7 +97,8 @@ impl Loaded {
         let program = Program::load(parts, finder, preloads, listing, &mut logger::line)?;
         let Program { linker, finder, main, interpreter, vdso, closure } = program;
         let libc = linker.find_by_name(BASE_NAMESPACE, libc::SONAME);
-        Ok(Loaded { linker, finder, maps: LinkMaps::default(), main, interpreter, vdso, libc, closure })
+        let maps = LinkMaps::default();
+        Ok(Start::Dynamic(Box::new(Loaded { linker, finder, maps, main, interpreter, vdso, libc, closure })))
     }
 }
 
@@ -148,22 +156,33 @@ fn executable_origin(request: &Request) -> Option<Vec<u8>> {
     }
 }
 
-/// The program that the command line names.
+/// The kernel's vDSO, if there is one.
+///
+/// # Errors
+/// Its dynamic section is broken.
+pub fn vdso(stack: &InitialStack) -> Result<Option<Object>, LoadError> {
+    match stack.aux(AuxKey::VdsoHeader).map(Addr) {
+        None => Ok(None),
+        // SAFETY: the kernel says that its vDSO is there.
+        Some(header) => unsafe { program::vdso(header) },
+    }
+}
+
+/// What can't even be mapped is told by the status alone where nothing else is asked.
+fn unverified(request: &Request) {
+    if request.options.action == Action::Verify {
+        sys::exit(1);
+    }
+}
+
+/// Maps the program that the command line names.
 fn load_program(
     stack: &mut InitialStack,
     request: &Request,
-    options: SearchOptions,
+    opened: Opened,
     path: &'static CStr,
     base: Addr,
 ) -> Result<Object, Failure> {
-    let opened = program::open(path, options)?;
-    let has_interpreter = header::find(&opened.headers, PT_INTERP).is_some();
-    // A file that can't be mapped is not given to the kernel either: what is wrong with it is said below.
-    let can_be_mapped = plan::plan(opened.header.e_type, &opened.headers, opened.status.size).is_ok();
-    if !has_interpreter && can_be_mapped && request.options.action == Action::Run && !needs_libraries(&opened) {
-        request::refuse_interpreter(request, soname_in_file(&opened).as_deref());
-        return Err(request::execute_static(stack, request, &opened));
-    }
     let origin = request.program_origin(&opened);
     let object = program::executable(opened, path, origin, request.seal.image_memory())?;
     request::refuse_interpreter(request, object.soname());
@@ -189,11 +208,6 @@ fn dynamic_in_file(opened: &Opened) -> Vec<(u64, u64)> {
     entries.take_while(|(tag, _)| *tag != DT_NULL).collect()
 }
 
-/// Whether a file without an interpreter of its own has `DT_NEEDED` entries: then it is for us; else it is a static program.
-fn needs_libraries(opened: &Opened) -> bool {
-    dynamic_in_file(opened).iter().any(|(tag, _)| *tag == DT_NEEDED)
-}
-
 /// `DT_SONAME` of a file that is not mapped.
 fn soname_in_file(opened: &Opened) -> Option<Vec<u8>> {
     let section = dynamic_in_file(opened);
@@ -207,12 +221,17 @@ fn soname_in_file(opened: &Opened) -> Option<Vec<u8>> {
 }
 
 /// What the interpreter is called: by the program, in its PT_INTERP, and by its file, which is the same unless it was invoked directly.
-struct InterpreterNames {
+pub struct InterpreterNames {
     by_program: CString,
     file: CString,
 }
 
 impl InterpreterNames {
+    /// The same name for both.
+    pub fn only(name: CString) -> InterpreterNames {
+        InterpreterNames { by_program: name.clone(), file: name }
+    }
+
     fn of(program: &Object, request: &Request) -> InterpreterNames {
         let from_program = header::find(&program.headers, PT_INTERP).and_then(|h| {
             let view = program.image.view();
@@ -226,7 +245,11 @@ impl InterpreterNames {
     }
 }
 
-fn adopt_interpreter(base: Addr, dynamic: Addr, names: InterpreterNames) -> Result<Object, Failure> {
+/// The interpreter itself, under its names.
+///
+/// # Errors
+/// Its own image is broken.
+pub fn adopt_interpreter(base: Addr, dynamic: Addr, names: InterpreterNames) -> Result<Object, Failure> {
     // SAFETY: this very code runs from that image.
     let headers = unsafe { program::headers_at(base) };
     let bias = Bias::between(base, VAddr(0));

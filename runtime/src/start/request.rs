@@ -1,6 +1,6 @@
 //! What this start is asked to do: by the kernel, the command line and the environment.
 
-use super::{disguise, help, Failure};
+use super::{disguise, help};
 use crate::auxv;
 use crate::environment::{self, Environment};
 use crate::glibc::cpu::CpuFeatures;
@@ -13,13 +13,12 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 use core::sync::atomic::Ordering;
 use loader::addr::Addr;
-use loader::errno;
 use loader::error::Lossy;
 use loader::file::Opened;
 use loader::lookup;
 use loader::program;
 use loader::reloc::PltMode;
-use loader::seal::tunables::{SealLevel, SealTunables};
+use loader::seal::tunables::SealTunables;
 use loader::search::finder::{self, SearchOptions};
 use loader::search::hwcaps::{Hwcaps, Machine};
 use loader::sys::{self, MemoryMap};
@@ -206,24 +205,6 @@ fn refuse(stack: &InitialStack, error: OptionError) -> ! {
     }
     logger::line(format_args!("Try '{me} --help' for more information."));
     sys::exit(1)
-}
-
-/// Runs a static program, as glibc's ld.so does: the kernel takes over. At level 2 it is refused, since nothing would be sealed. Returns
-/// only when it can't be run.
-pub fn execute_static(stack: &InitialStack, request: &Request, opened: &Opened) -> Failure {
-    let name = Lossy(opened.path.to_bytes());
-    if request.seal.level == SealLevel::Enforced {
-        return Failure::Other(alloc::format!("{name}: statically linked, so it can't be sealed"));
-    }
-    // SAFETY: the kernel's arrays end with null pointers.
-    let errno =
-        unsafe { sys::execve(&opened.path, stack.argv().cast_const().cast(), stack.envp().cast_const().cast()) };
-    let me = Lossy(program::INTERPRETER_SONAME);
-    match errno::name(errno) {
-        Some(reason) => logger::line(format_args!("{me}: cannot execute {name}: {reason}")),
-        None => logger::line(format_args!("{me}: cannot execute {name}: {}", errno.raw_os_error())),
-    }
-    sys::exit(127)
 }
 
 /// Refuses to load the interpreter as a program: it is known by its `DT_SONAME`, as in glibc. It can be listed.

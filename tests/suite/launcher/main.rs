@@ -7,6 +7,7 @@ mod refusals;
 mod report;
 mod slots;
 mod starts;
+mod statics;
 mod support;
 
 use conformance::suite;
@@ -18,7 +19,7 @@ use support::{folder, Outcome};
 fn main() -> ExitCode {
     suite::prepare();
     type Test = fn(&Path) -> Outcome;
-    let tests: [(&'static str, Test); 29] = [
+    let tests: [(&'static str, Test); 39] = [
         ("usage errors are status 2", refusals::usage),
         ("help says that children are not sealed", refusals::help),
         ("a program that is not there is status 127", refusals::not_found),
@@ -39,9 +40,19 @@ fn main() -> ExitCode {
         ("signal dispositions and descriptors are those of a direct start", starts::inherited),
         ("exit statuses and signals come through", starts::statuses),
         ("a copied ldseal finds its interpreter", starts::copied),
+        ("static programs of glibc are sealed", statics::glibc),
+        ("static programs of musl are sealed", statics::musl),
+        ("static programs of Go are sealed", statics::go),
+        ("a static shell works", statics::busybox),
+        ("static programs are planned and reported", statics::shown),
         ("mark: programs work as before", mark::programs),
         ("mark: libraries work as before", mark::libraries),
         ("mark: files", mark::files),
+        ("report: the JSON is as described", report::shape),
+        ("report: what is required", report::required),
+        ("report: objects in anonymous memory", report::anonymous),
+        ("report: the kernel's own mappings", report::system),
+        ("report: processes that may not be looked at", report::forbidden),
         ("report: an ordinary process", report::ordinary),
         ("report: a sealed mapping", report::sealed),
         ("report: a program started for it", report::started),

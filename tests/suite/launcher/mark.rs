@@ -68,7 +68,7 @@ fn opts_out(folder: &Path, program: &Path, level: &str, object: &str) -> Result<
 }
 
 /// Marks a program and compares what it does before and after, directly and under ld-seal.so.
-fn marked(folder: &Path, program: &Path, arguments: &[&str], is_static: bool) -> Result<(), Failed> {
+fn marked(folder: &Path, program: &Path, arguments: &[&str]) -> Result<(), Failed> {
     let name = program.display();
     let run = |words: &[&str]| {
         let mut words: Vec<&std::ffi::OsStr> = words.iter().map(|w| w.as_ref()).collect();
@@ -86,15 +86,13 @@ fn marked(folder: &Path, program: &Path, arguments: &[&str], is_static: bool) ->
         format!("{name}: mode")
     })?;
     check(run(&[])? == before, || format!("{name}: {:?}, before {before:?}", run(&[])))?;
-    for level in ["1", "2"].into_iter().filter(|_| !is_static) {
+    for level in ["1", "2"] {
         let launched = run(&[LDSEAL, "run", "--seal", level])?;
         check(launched == before, || format!("{name} at level {level}: {launched:?}, before {before:?}"))?;
     }
-    if !is_static {
-        let base = program.file_name().unwrap_or_default().to_string_lossy();
-        check(opts_out(folder, program, "1", &base)?, || format!("{name}: is sealed at level 1"))?;
-        check(!opts_out(folder, program, "2", &base)?, || format!("{name}: is open at level 2"))?;
-    }
+    let base = program.file_name().unwrap_or_default().to_string_lossy();
+    check(opts_out(folder, program, "1", &base)?, || format!("{name}: is sealed at level 1"))?;
+    check(!opts_out(folder, program, "2", &base)?, || format!("{name}: is open at level 2"))?;
     let shown = ldseal(folder, &["mark", "--show", &path])?;
     check(shown.stdout == format!("{path}: no-seal\n").into_bytes(), || format!("{shown:?}"))?;
     let once_more = fs::read(program)?;
@@ -113,18 +111,17 @@ pub fn programs(folder: &Path) -> Outcome {
         let Some(found) = find_command(name).filter(is_elf) else { continue };
         let copy = folder.join(Path::new(name).file_name().unwrap_or_default());
         copied(folder, &fs::canonicalize(found)?, &copy)?;
-        marked(folder, &copy, arguments, false)?;
+        marked(folder, &copy, arguments)?;
     }
     fs::write(folder.join("main.c"), SOURCE)?;
     fs::write(folder.join("twice.c"), "int twice(int n) { return 2 * n; }")?;
     for (name, flags) in LINKED {
-        let is_static = name.starts_with("static");
         let output = command("cc", folder)
             .args(["-O1", "-w", "-D_GNU_SOURCE", "-o", name, "main.c", "twice.c"])
             .args(flags)
             .output()?;
         check(output.status.success(), || format!("{name}: {output:?}"))?;
-        marked(folder, &folder.join(name), &[], is_static)?;
+        marked(folder, &folder.join(name), &[])?;
     }
     DONE
 }

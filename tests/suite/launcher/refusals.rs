@@ -121,7 +121,7 @@ pub fn other_sorts(folder: &Path) -> Outcome {
     const X86_64: u16 = 62;
     let glibc = "/lib64/ld-linux-x86-64.so.2";
     for (content, words) in [
-        (elf(2, X86_64, ""), "a static program, it has no dynamic interpreter"),
+        (elf(2, X86_64, ""), "a library, not a program"),
         (elf(2, X86_64, "/lib/ld-musl-x86_64.so.1"), "a musl program"),
         (elf(2, X86_64, "/lib/other.so"), "its interpreter /lib/other.so is not glibc's"),
         (elf(1, 3, ""), "a 32-bit program (386)"),

@@ -13,6 +13,156 @@ pub fn json(folder: &Path, arguments: &[&str]) -> Result<serde_json::Value, Fail
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
+/// The paths of all members, `[]` standing for each element of a list.
+fn members(value: &serde_json::Value, path: &str, into: &mut std::collections::BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            for (key, value) in map {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                into.insert(path.clone());
+                members(value, &path, into);
+            }
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|value| members(value, &format!("{path}[]"), into)),
+        _ => {}
+    }
+}
+
+/// The JSON has the members that its page describes, and no others.
+pub fn shape(folder: &Path) -> Outcome {
+    let report = json(folder, &["--", "true"])?;
+    let mut found = std::collections::BTreeSet::new();
+    members(&report, "", &mut found);
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/report.md"))?;
+    let described: std::collections::BTreeSet<String> =
+        page.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned())).collect();
+    // These only group members that the page has, or are described in one line together.
+    let grouping = |path: &String| {
+        ["kernel", "summary", "verdict"].contains(&path.as_str()) || path.starts_with("objects[].kinds[].")
+    };
+    let unknown: Vec<_> = found.iter().filter(|path| !described.contains(*path) && !grouping(path)).collect();
+    let missing: Vec<_> = described.difference(&found).collect();
+    check(unknown.is_empty() && missing.is_empty(), || format!("not described {unknown:?}, not there {missing:?}"))?;
+    check(report["version"] == 1, || report["version"].to_string())?;
+    DONE
+}
+
+/// `--require` and the verdict, at each level.
+pub fn required(folder: &Path) -> Outcome {
+    if conformance::attack::mseal::probe().is_err() {
+        return skip("this kernel does not seal");
+    }
+    let expect = |words: &[&str], environment: &[(&str, &str)], status: i32| {
+        let mut command = command(LDSEAL, folder);
+        let output = command.arg("report").args(words).envs(environment.iter().copied()).output()?;
+        check(output.status.code() == Some(status), || format!("{words:?} {environment:?}: {output:?}"))?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        check((status == 3) == text.contains("not sealed as required"), || text)
+    };
+    for (level, met) in [("0", [false; 3]), ("1", [true, true, false]), ("2", [true; 3])] {
+        for (what, met) in ["code", "relro", "all"].into_iter().zip(met) {
+            let words = ["--require", what, "--seal", level, "--", "ls"];
+            expect(&words, &[], if met { 0 } else { 3 })?;
+        }
+    }
+    let words = |what| ["--require", what, "--", "ls"];
+    let level_2 = |more: &str| format!("glibc.rtld.seal=2{more}");
+    for (tunables, what, status) in [
+        (level_2(""), "all", 0),
+        (level_2(":ldseal.anonymous=all"), "all", 0),
+        (level_2(":ldseal.data=0"), "all", 3),
+        (level_2(":ldseal.data=0"), "relro", 0),
+        (level_2(":ldseal.vdso=0"), "code", 3),
+        (level_2(":ldseal.exclude=libc.so.6"), "code", 3),
+        (level_2(":ldseal.policy=marked"), "code", 3),
+    ] {
+        expect(&words(what), &[("GLIBC_TUNABLES", &tunables)], status)?;
+    }
+    // Under another loader nothing is sealed.
+    let sleeper = Sleeper::start(command("sleep", folder).arg("60"))?;
+    expect(&["--require", "code", &sleeper.pid()], &[], 3)?;
+    DONE
+}
+
+/// Objects in anonymous memory are found all the same.
+pub fn anonymous(folder: &Path) -> Outcome {
+    if conformance::attack::mseal::probe().is_err() {
+        return skip("this kernel does not seal");
+    }
+    let names = |tunables: &str| -> Result<Vec<(String, u64)>, Failed> {
+        let mut command = command(LDSEAL, folder);
+        let output = command.args(["report", "--json", "--", "ls"]).env("GLIBC_TUNABLES", tunables).output()?;
+        check(output.status.success(), || format!("{output:?}"))?;
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let objects = report["objects"].as_array().into_iter().flatten().filter(|o| !o["bias"].is_null());
+        let told = |o: &serde_json::Value| {
+            let name = o["name"].as_str().unwrap_or_default().rsplit('/').next().unwrap_or_default();
+            (name.split(".so").next().unwrap_or_default().to_owned(), o["sealed_bytes"].as_u64().unwrap_or(0))
+        };
+        let mut objects: Vec<_> = objects.map(told).filter(|(name, _)| !name.starts_with("ld-")).collect();
+        objects.sort();
+        Ok(objects)
+    };
+    let (files, copies) = (names("glibc.rtld.seal=2")?, names("glibc.rtld.seal=2:ldseal.anonymous=all")?);
+    check(files == copies && files.len() > 1, || format!("files {files:?}, copies {copies:?}"))?;
+    DONE
+}
+
+/// The kernel's own mappings, each with its state.
+pub fn system(folder: &Path) -> Outcome {
+    if conformance::attack::mseal::probe().is_err() {
+        return skip("this kernel does not seal");
+    }
+    for (tunables, by_loader) in [("ldseal.vdso=1", true), ("ldseal.vdso=0", false)] {
+        let mut command = command(LDSEAL, folder);
+        let output = command.args(["report", "--json", "--", "true"]).env("GLIBC_TUNABLES", tunables).output()?;
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let state = |name: &str| {
+            let list = report["system"].as_array().into_iter().flatten();
+            list.filter(|s| s["name"] == name)
+                .map(|s| s["state"].as_str().unwrap_or_default())
+                .next()
+                .unwrap_or_default()
+        };
+        let expected = match (report["kernel"]["seals_system_mappings"] == true, by_loader) {
+            (true, _) => "sealed-by-kernel",
+            (false, true) => "sealed-by-loader",
+            (false, false) => "open",
+        };
+        check(state("[vdso]") == expected && state("[vvar]") == expected, || report["system"].to_string())?;
+        check(["absent", "not-sealable"].contains(&state("[vsyscall]")), || report["system"].to_string())?;
+    }
+    DONE
+}
+
+/// A process of another user, and one that is not dumpable, may not be looked at: a status of its own, and the reason.
+pub fn forbidden(folder: &Path) -> Outcome {
+    if crate::support::is_root() {
+        // Root may look at everything, so somebody else looks.
+        let mut sleeper = command("sleep", folder);
+        let sleeper = Sleeper::start(sleeper.arg("60"))?;
+        let copy = folder.join("ldseal");
+        fs::create_dir_all(folder)?;
+        let copied = command("cp", folder).arg(LDSEAL).arg(&copy).status()?;
+        if !copied.success() || conformance::requirement::unmet("setpriv").is_some() {
+            return skip("setpriv is missing");
+        }
+        let script = format!(
+            "exec 3<{}; exec setpriv --reuid 65534 --clear-groups /proc/self/fd/3 report {}",
+            copy.display(),
+            sleeper.pid()
+        );
+        let output = command("sh", folder).args(["-c", &script]).output()?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        check(output.status.code() == Some(4) && stderr.contains("belongs to another user"), || format!("{output:?}"))?;
+        return DONE;
+    }
+    let output = ldseal(folder, &["report", "1"])?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    check(output.status.code() == Some(4) && stderr.contains("belongs to another user"), || format!("{output:?}"))?;
+    DONE
+}
+
 /// The regions of the objects whose name ends so.
 pub fn regions<'a>(report: &'a serde_json::Value, name: &str) -> Vec<&'a serde_json::Value> {
     let objects = report["objects"].as_array().into_iter().flatten();

@@ -102,7 +102,7 @@ pub fn broken_scripts(folder: &Path) -> Outcome {
     refused(&run(folder, "./script")?, 126, "cannot execute binary file: Exec format error")?;
     write(&folder.join("static"), elf(2, 62, ""), 0o755)?;
     write(&folder.join("script"), "#!./static\n", 0o755)?;
-    refused(&run(folder, "./script")?, 126, "./static: can't be sealed: a static program")?;
+    refused(&run(folder, "./script")?, 126, "./static: can't be sealed: a library, not a program")?;
     DONE
 }
 

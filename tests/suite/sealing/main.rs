@@ -3,19 +3,23 @@
 //! * [`stage`]: the programs of `fixtures/sealing`, and how they are started.
 //! * [`rules`]: what must be sealed and what must stay open, by level and tunables.
 //! * [`acceptance`]: the acceptance test of glibc's sealing patches, re-told.
+//! * [`call`]: mseal for programs.
 //! * [`exceptions`]: what people need to stay open, and what asks to be sealed.
 //! * [`namespaces`]: what dlmopen brings in.
 //! * [`refusals`]: seccomp filters and single refused calls.
+//! * [`siege`]: every call on every sealed mapping, against a table.
 //! * [`tunables`]: which level a string asks for.
 //! * [`calls`]: how often and when mseal is called.
 
 mod acceptance;
+mod call;
 mod calls;
 mod exceptions;
 mod late;
 mod namespaces;
 mod refusals;
 mod rules;
+mod siege;
 mod stage;
 mod tunables;
 
@@ -71,8 +75,8 @@ fn trials() -> Result<Vec<Trial>, String> {
 }
 
 fn checks() -> Vec<(&'static str, Check)> {
-    [ATTACKS, calls::CHECKS, late::CHECKS, exceptions::CHECKS, namespaces::CHECKS, refusals::CHECKS, tunables::CHECKS]
-        .concat()
+    let own = [ATTACKS, call::CHECKS, calls::CHECKS, late::CHECKS, exceptions::CHECKS].concat();
+    [own, [namespaces::CHECKS, refusals::CHECKS, siege::CHECKS, tunables::CHECKS].concat()].concat()
 }
 
 const ATTACKS: &[(&str, Check)] = &[

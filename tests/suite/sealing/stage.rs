@@ -66,6 +66,8 @@ impl Stage {
             compile(out, "attack.c", &[&program[..], flags].concat())?;
         }
         crate::late::build(&tree, sources)?;
+        compile("call", "call/call.c", &["-pthread"])?;
+        compile("siege", "siege/siege.c", &["-pthread", "-pie", "-Wl,-z,max-page-size=0x200000,-z,separate-code"])?;
         exceptions::build(&tree.join(exceptions::FOLDER))?;
         // The scratch folder exists already, and a copied tree must not.
         std::fs::remove_dir(&replaced).map_err(|e| format!("{}: {e}", replaced.display()))?;
