@@ -2,6 +2,7 @@
 
 use crate::stage::{Stage, Wish};
 use crate::Check;
+use conformance::attack::faults;
 use conformance::attack::trace::{calls, Calls, Stop, Tracee, MSEAL};
 use conformance::process::Ending;
 use conformance::Way;
@@ -19,6 +20,8 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("level 1 makes one call per object or fewer", |stage, way| few(stage, way, "glibc.rtld.seal=1", 2)),
     ("level 2 makes one call per object or fewer", |stage, way| few(stage, way, "glibc.rtld.seal=2", 1)),
     ("nothing but seals between the first and the last", uninterrupted),
+    ("level 1 adds no page fault to level 0", no_faults),
+    ("neighbours share a call", neighbours),
 ];
 
 /// Traces a start to its end.
@@ -45,6 +48,40 @@ fn few(stage: &Stage, way: Way, tunables: &str, per_object: usize) -> Result<(),
     match (1..=objects * per_object).contains(&calls.seals.len()) {
         true => Ok(()),
         false => Err(format!("{} calls for {objects} objects: {:x?}", calls.seals.len(), calls.seals)),
+    }
+}
+
+/// Level 1 touches no page that level 0 does not: the usual number of faults is the same. Where the machine is busy the number varies, so
+/// there are several rounds.
+fn no_faults(stage: &Stage, way: Way) -> Result<(), String> {
+    let usual = |tunables: &str| -> Result<u64, String> {
+        let mut counts = Vec::new();
+        for _ in 0..9 {
+            let mut command = stage.command(way, &Wish::new("attack", tunables, &["nothing"]));
+            counts.push(faults::minor(&mut command).map_err(|e| e.to_string())?);
+        }
+        counts.sort_unstable();
+        Ok(counts[counts.len() / 2])
+    };
+    let mut told = Vec::new();
+    for _ in 0..6 {
+        let (without, with) = (usual("glibc.rtld.seal=0")?, usual("glibc.rtld.seal=1")?);
+        if with <= without {
+            return Ok(());
+        }
+        told.push((without, with));
+    }
+    Err(format!("faults at level 0 and at level 1: {told:?}"))
+}
+
+/// Images between which nothing lies are sealed by one call: no seal begins where another ends.
+fn neighbours(stage: &Stage, way: Way) -> Result<(), String> {
+    let calls = traced(stage, way, "glibc.rtld.seal=2")?;
+    let mut ranges: Vec<(u64, u64)> = calls.seals.iter().map(|seal| (seal.start, seal.start + seal.length)).collect();
+    ranges.sort_unstable();
+    match ranges.windows(2).find(|pair| pair[0].1 >= pair[1].0) {
+        None => Ok(()),
+        Some(pair) => Err(format!("two calls for neighbours: {pair:x?}")),
     }
 }
 
