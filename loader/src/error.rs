@@ -145,6 +145,8 @@ impl fmt::Display for Reason {
                 write!(f, "no version information available (required by {})", Lossy(required_by))
             }
             Reason::RecordVersion { version, record } => write!(f, "unsupported version {version} of {record} record"),
+            // glibc writes two digits where they suffice, else all eight.
+            Reason::RelocationType(kind) if *kind > 0xff => write!(f, "unexpected reloc type {kind:#010x}"),
             Reason::RelocationType(kind) => write!(f, "unexpected reloc type {kind:#04x}"),
             Reason::Overflow { symbol, relocation } => {
                 write!(f, "Symbol `{}' causes overflow in {relocation} relocation", Lossy(symbol))
