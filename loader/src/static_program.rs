@@ -38,8 +38,8 @@ pub struct StaticProgram {
 
 /// Whether a file is a static program: one that can be mapped, and names neither an interpreter nor a library that it needs.
 pub fn is_static(opened: &Opened) -> bool {
-    let can_be_mapped = plan::plan(opened.header.e_type, &opened.headers, opened.status.size).is_ok();
-    can_be_mapped && header::find(&opened.headers, PT_INTERP).is_none() && !needs_libraries(opened)
+    let can_be_mapped = || plan::plan(opened.header.e_type, &opened.headers, opened.status.size).is_ok();
+    header::find(&opened.headers, PT_INTERP).is_none() && can_be_mapped() && !needs_libraries(opened)
 }
 
 fn needs_libraries(opened: &Opened) -> bool {

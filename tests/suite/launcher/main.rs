@@ -19,7 +19,7 @@ use support::{folder, Outcome};
 fn main() -> ExitCode {
     suite::prepare();
     type Test = fn(&Path) -> Outcome;
-    let tests: [(&'static str, Test); 39] = [
+    let tests: [(&'static str, Test); 40] = [
         ("usage errors are status 2", refusals::usage),
         ("help says that children are not sealed", refusals::help),
         ("a program that is not there is status 127", refusals::not_found),
@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         ("report: the JSON is as described", report::shape),
         ("report: what is required", report::required),
         ("report: objects in anonymous memory", report::anonymous),
+        ("report: what /etc/ld.so.preload names", report::preload_file),
         ("report: the kernel's own mappings", report::system),
         ("report: processes that may not be looked at", report::forbidden),
         ("report: an ordinary process", report::ordinary),

@@ -135,6 +135,34 @@ pub fn system(folder: &Path) -> Outcome {
     DONE
 }
 
+/// What `/etc/ld.so.preload` names is sealed, and counts as loaded at the start. A namespace has an `/etc` of its own for that.
+pub fn preload_file(folder: &Path) -> Outcome {
+    const LIBRARY: &str = "/lib/x86_64-linux-gnu/libm.so.6";
+    let Some(options) = conformance::requirement::mount_namespace() else {
+        return skip("nothing can be mounted here");
+    };
+    if conformance::attack::mseal::probe().is_err() {
+        return skip("this kernel does not seal");
+    }
+    let etc = folder.join("etc");
+    fs::create_dir_all(&etc)?;
+    fs::write(etc.join("ld.so.preload"), LIBRARY)?;
+    let script = "mount --bind \"$0\" /etc && exec \"$@\"";
+    let mut command = command("unshare", folder);
+    command.args(options).args(["sh", "-c", script]).arg(&etc);
+    let output = command.args([LDSEAL, "report", "--json", "--require", "relro", "--", "true"]).output()?;
+    check(output.status.success(), || format!("{output:?}"))?;
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let object = report["objects"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|o| o["name"].as_str().is_some_and(|name| name.ends_with("/libm.so.6")));
+    let sealed = object.is_some_and(|o| o["covered"] == true && o["sealed_bytes"].as_u64() > Some(0));
+    check(sealed, || report.to_string())?;
+    DONE
+}
+
 /// A process of another user, and one that is not dumpable, may not be looked at: a status of its own, and the reason.
 pub fn forbidden(folder: &Path) -> Outcome {
     if crate::support::is_root() {
