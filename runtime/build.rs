@@ -20,7 +20,8 @@ fn main() {
         "-Wl,--hash-style=gnu",
         "-Wl,--build-id=sha1",
         "-Wl,--no-undefined",
-        "-Wl,--no-eh-frame-hdr",
+        // Exceptions pass through calls that audit modules watch.
+        "-Wl,--eh-frame-hdr",
         // libc.so.6 needs an object of this name, and versions of it.
         "-Wl,-soname,ld-linux-x86-64.so.2",
         "-Wl,--export-dynamic",

@@ -171,6 +171,10 @@ impl Linker {
             return Ok(id);
         }
         if let Some(id) = self.stand_in(transaction.namespace, name) {
+            if finder.is_watched() {
+                // It need not be found; but who watches is to see that it is looked for.
+                let _ = finder.open(name, asker, &self.objects);
+            }
             self.namespace_mut(transaction.namespace).list.push(id);
             transaction.stood_in = true;
             return Ok(id);
@@ -210,18 +214,9 @@ impl Linker {
         finder: &mut Finder,
         roots: &[ObjectId],
     ) -> Result<Vec<ObjectId>, LoadError> {
-        let mut walk = BreadthFirst::new(roots);
-        while let Some(id) = walk.next() {
-            let object = &self.objects[id];
-            if object.kind != Kind::Interpreter && object.needed.is_empty() && !object.dynamic.needed.is_empty() {
-                self.load_needed(transaction, finder, id)?;
-            }
-            let object = &self.objects[id];
-            for filtee in walk.expand(object) {
-                self.list_before(transaction.namespace, filtee, id);
-            }
-        }
-        Ok(walk.list)
+        let mut walk = Walk::new(roots);
+        while walk.next(self, transaction, finder)?.is_some() {}
+        Ok(walk.closure())
     }
 
     /// An object and all that it needs, breadth first: the order in which they are searched.
@@ -245,64 +240,49 @@ impl Linker {
         list.insert(at, filtee);
     }
 
+    /// Loads what an object needs by the entry at a place of its list.
     fn load_needed(
         &mut self,
         transaction: &mut Transaction,
         finder: &mut Finder,
         id: ObjectId,
+        at: usize,
+        so_far: &mut Dependencies,
     ) -> Result<(), LoadError> {
-        let count = self.objects[id].dynamic.needed.len();
-        let (mut needed, mut filtees) = (Vec::with_capacity(count), Vec::new());
-        for index in 0..count {
-            let object = &self.objects[id];
-            let dynamic::Dependency { name: at, kind } = object.dynamic.needed[index];
-            let name = object.symbols.string(at).ok_or_else(|| {
-                LoadError::new(
-                    object.display_name(),
-                    Reason::Malformed { what: "DT_NEEDED outside the string table", at },
-                )
-            })?;
-            let Some(expanded) = finder.expand(name, object) else {
-                if kind == DependencyKind::Auxiliary {
-                    continue;
-                }
-                return Err(LoadError::fault(name, "empty dynamic string token substitution"));
-            };
-            let (shown, by, at) = (Lossy(&expanded), Lossy(object.display_name()), object.namespace.0);
-            match kind {
-                DependencyKind::Needed => {}
-                DependencyKind::Auxiliary => {
-                    log::debug!(target: "libs", "load auxiliary object={shown} requested by file={by}");
-                }
-                DependencyKind::Filter => {
-                    log::debug!(target: "libs", "load filtered object={shown} requested by file={by}");
+        let object = &self.objects[id];
+        let Some(&dynamic::Dependency { name, kind }) = object.dynamic.needed.get(at) else {
+            return Ok(());
+        };
+        let name = object.symbols.string(name).ok_or_else(|| {
+            let what = "DT_NEEDED outside the string table";
+            LoadError::new(object.display_name(), Reason::Malformed { what, at: name })
+        })?;
+        let Some(expanded) = finder.expand(name, object) else {
+            if kind == DependencyKind::Auxiliary {
+                return Ok(());
+            }
+            return Err(LoadError::fault(name, "empty dynamic string token substitution"));
+        };
+        let is_new = self.find_by_name(transaction.namespace, &expanded).is_none();
+        log_dependency(object, kind, &expanded, is_new);
+        match self.require(transaction, finder, &expanded, Some(id)) {
+            Ok(dependency) => {
+                so_far.needed.push(dependency);
+                if kind != DependencyKind::Needed {
+                    so_far.filtees.push(dependency);
                 }
             }
-            if self.find_by_name(transaction.namespace, &expanded).is_none() {
-                log::debug!(target: "files", "\nfile={shown} [{at}];  needed by {by} [{at}]");
-            }
-            match self.require(transaction, finder, &expanded, Some(id)) {
-                Ok(dependency) => {
-                    needed.push(dependency);
-                    if kind != DependencyKind::Needed {
-                        filtees.push(dependency);
-                    }
-                }
-                Err(error) => {
-                    let list = &self.namespace(transaction.namespace).list;
-                    // Filtees will stand before their filter.
-                    let filter = list.iter().position(|&known| known == id).filter(|_| kind != DependencyKind::Needed);
-                    let place = filter.map_or(list.len(), |at| at + filtees.len());
-                    let outcome = self.tolerate(place, &expanded, error);
-                    if kind != DependencyKind::Auxiliary {
-                        outcome?;
-                    }
+            Err(error) => {
+                let list = &self.namespace(transaction.namespace).list;
+                // Filtees will stand before their filter.
+                let filter = list.iter().position(|&known| known == id).filter(|_| kind != DependencyKind::Needed);
+                let place = filter.map_or(list.len(), |at| at + so_far.filtees.len());
+                let outcome = self.tolerate(place, &expanded, error);
+                if kind != DependencyKind::Auxiliary {
+                    outcome?;
                 }
             }
         }
-        let object = &mut self.objects[id];
-        object.needed = needed;
-        object.filtees = filtees;
         Ok(())
     }
 
@@ -386,6 +366,86 @@ impl Linker {
             survivor.loader = None;
         }
         self.objects.remove(id)
+    }
+}
+
+/// What an object needs, as far as it is loaded.
+#[derive(Default)]
+struct Dependencies {
+    needed: Vec<ObjectId>,
+    /// Those of them that are filtees.
+    filtees: Vec<ObjectId>,
+}
+
+fn log_dependency(object: &Object, kind: DependencyKind, name: &[u8], is_new: bool) {
+    let (shown, by, at) = (Lossy(name), Lossy(object.display_name()), object.namespace.0);
+    match kind {
+        DependencyKind::Needed => {}
+        DependencyKind::Auxiliary => {
+            log::debug!(target: "libs", "load auxiliary object={shown} requested by file={by}");
+        }
+        DependencyKind::Filter => {
+            log::debug!(target: "libs", "load filtered object={shown} requested by file={by}");
+        }
+    }
+    if is_new {
+        log::debug!(target: "files", "\nfile={shown} [{at}];  needed by {by} [{at}]");
+    }
+}
+
+/// The way through a closure, one new object at a time, for who has something to do whenever one is there.
+pub struct Walk {
+    order: BreadthFirst,
+    /// What the object that the walk has come to needs, and how many entries of its list that are.
+    so_far: Dependencies,
+    index: usize,
+}
+
+impl Walk {
+    /// The way through the closure of `roots`.
+    pub fn new(roots: &[ObjectId]) -> Walk {
+        Walk { order: BreadthFirst::new(roots), so_far: Dependencies::default(), index: 0 }
+    }
+
+    /// Loads on until there is a new object; `None` at the end.
+    ///
+    /// # Errors
+    /// An object that is missing or broken.
+    pub fn next(
+        &mut self,
+        linker: &mut Linker,
+        transaction: &mut Transaction,
+        finder: &mut Finder,
+    ) -> Result<Option<ObjectId>, LoadError> {
+        while let Some(id) = self.order.next() {
+            let object = &linker.objects[id];
+            if object.kind != Kind::Interpreter && object.needed.is_empty() && !object.dynamic.needed.is_empty() {
+                while self.index < linker.objects[id].dynamic.needed.len() {
+                    let before = transaction.added.len();
+                    linker.load_needed(transaction, finder, id, self.index, &mut self.so_far)?;
+                    self.index += 1;
+                    if let Some(&new) = transaction.added.get(before) {
+                        return Ok(Some(new));
+                    }
+                }
+                let Dependencies { needed, filtees } = core::mem::take(&mut self.so_far);
+                let object = &mut linker.objects[id];
+                object.needed = needed;
+                object.filtees = filtees;
+            }
+            self.index = 0;
+            let object = &linker.objects[id];
+            let namespace = transaction.namespace;
+            for filtee in self.order.expand(object) {
+                linker.list_before(namespace, filtee, id);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The closure, as far as the way has been gone.
+    pub fn closure(self) -> Vec<ObjectId> {
+        self.order.list
     }
 }
 

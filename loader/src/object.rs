@@ -229,6 +229,13 @@ impl Object {
         self.dynamic.soname.and_then(|at| self.symbols.string(at))
     }
 
+    /// The string that the last entry of the dynamic section with this tag names.
+    pub fn dynamic_string(&self, tag: u64) -> Option<&'static [u8]> {
+        let &(_, index) = self.dynamic.entries.iter().rev().find(|(t, _)| *t as u64 == tag)?;
+        let entry = self.dynamic_at.checked_add((index * dynamic::DYN_SIZE) as u64)?;
+        self.symbols.string(self.image.read_u64(entry.checked_add(8)?)?)
+    }
+
     /// Whether somebody who asks for `name` means this object.
     pub fn answers_to(&self, name: &[u8]) -> bool {
         self.name.to_bytes() == name || self.aliases.iter().any(|a| a == name)

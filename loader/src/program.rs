@@ -94,6 +94,35 @@ impl Program {
         listing: bool,
         warn: &mut dyn FnMut(fmt::Arguments<'_>),
     ) -> Result<Program, LoadError> {
+        let Begun { mut linker, main, interpreter, vdso } = Begun::new(parts, listing);
+        let mut transaction = Transaction::new(BASE_NAMESPACE);
+        let mut roots = alloc::vec![main];
+        let list = preload_file();
+        for wanted in preloads.all(&list) {
+            roots.extend(wanted.load(&mut linker, &mut transaction, &mut finder, main, warn)?);
+        }
+        let closure = linker.closure(&mut transaction, &mut finder, &roots)?;
+        finder.rest();
+        settle(&mut linker, interpreter, &closure);
+        Ok(Program { linker, finder, main, interpreter, vdso, closure })
+    }
+}
+
+/// A program of which only what the kernel has mapped is there.
+pub struct Begun {
+    /// The objects.
+    pub linker: Linker,
+    /// The program.
+    pub main: ObjectId,
+    /// The interpreter.
+    pub interpreter: ObjectId,
+    /// The vDSO.
+    pub vdso: Option<ObjectId>,
+}
+
+impl Begun {
+    /// Puts the parts in their places. As for `listing`, see [`Program::load`].
+    pub fn new(parts: Parts, listing: bool) -> Begun {
         let mut linker = Linker::new();
         linker.missing = listing.then(Vec::new);
         linker.memory = parts.memory;
@@ -105,17 +134,17 @@ impl Program {
         let main = linker.add(&mut transaction, program);
         let vdso = parts.vdso.map(|object| linker.add(&mut transaction, object));
         let interpreter = linker.add(&mut transaction, parts.interpreter);
-        let mut roots = alloc::vec![main];
-        roots.extend(load_preloads(&mut linker, &mut transaction, &mut finder, preloads, main, warn)?);
-        let closure = linker.closure(&mut transaction, &mut finder, &roots)?;
-        finder.rest();
-        place_interpreter(&mut linker, interpreter, &closure);
-        for &id in &closure {
-            linker.objects[id].global = true;
-        }
-        linker.namespace_mut(BASE_NAMESPACE).global_scope = closure.clone();
-        Ok(Program { linker, finder, main, interpreter, vdso, closure })
+        Begun { linker, main, interpreter, vdso }
     }
+}
+
+/// Makes a closure that is mapped the program's: the global scope, and the place of the interpreter in the list.
+pub fn settle(linker: &mut Linker, interpreter: ObjectId, closure: &[ObjectId]) {
+    place_interpreter(linker, interpreter, closure);
+    for &id in closure {
+        linker.objects[id].global = true;
+    }
+    linker.namespace_mut(BASE_NAMESPACE).global_scope = closure.to_vec();
 }
 
 /// Opens the file that a command line names. A name without a slash is looked up in the cache of library names and nowhere else, as by
@@ -235,36 +264,57 @@ fn preload(
     linker.adopt(transaction, opened, name, Some(main))
 }
 
-/// Loads the preloads. One that can't be loaded is reported and left out; version tables in an unknown format are an error, as in glibc,
-/// which reads them when everything is loaded.
-fn load_preloads(
-    linker: &mut Linker,
-    transaction: &mut Transaction,
-    finder: &mut Finder,
-    preloads: Preloads<'_>,
-    main: ObjectId,
-    warn: &mut dyn FnMut(fmt::Arguments<'_>),
-) -> Result<Vec<ObjectId>, LoadError> {
-    let list = preload_file();
-    let variable = path::split_preload(preloads.environment, preloads.secure).map(|name| (name, "LD_PRELOAD"));
-    let option = path::split_preload(preloads.option, preloads.secure).map(|name| (name, "--preload"));
-    let file = path::split_preload_file(&list).map(|name| (name, "/etc/ld.so.preload"));
-    let mut loaded = Vec::new();
-    for (name, from) in variable.chain(option).chain(file) {
-        match preload(linker, transaction, finder, name, main, preloads.secure) {
-            Ok(id) => loaded.push(id),
-            Err(error) if matches!(error.reason, Reason::RecordVersion { .. }) => return Err(error),
-            Err(error) => warn(format_args!(
-                "ERROR: ld.so: object '{}' from {from} cannot be preloaded ({}): ignored.",
-                Lossy(name),
-                error.cause()
-            )),
-        }
-    }
-    Ok(loaded)
+/// An object to be preloaded.
+#[derive(Clone, Copy)]
+pub struct Preload<'a> {
+    name: &'a [u8],
+    /// Who asks for it, as messages say.
+    from: &'static str,
+    secure: bool,
 }
 
-fn preload_file() -> Vec<u8> {
+impl<'a> Preloads<'a> {
+    /// All of them in their order; `file` is what [`preload_file`] says.
+    pub fn all(self, file: &'a [u8]) -> impl Iterator<Item = Preload<'a>> {
+        let secure = self.secure;
+        let variable = path::split_preload(self.environment, secure).map(|name| (name, "LD_PRELOAD"));
+        let option = path::split_preload(self.option, secure).map(|name| (name, "--preload"));
+        let file = path::split_preload_file(file).map(|name| (name, "/etc/ld.so.preload"));
+        variable.chain(option).chain(file).map(move |(name, from)| Preload { name, from, secure })
+    }
+}
+
+impl Preload<'_> {
+    /// Loads it. If that can't be done it is reported and left out.
+    ///
+    /// # Errors
+    /// Version tables in an unknown format, as in glibc, which reads them when everything is loaded.
+    pub fn load(
+        self,
+        linker: &mut Linker,
+        transaction: &mut Transaction,
+        finder: &mut Finder,
+        main: ObjectId,
+        warn: &mut dyn FnMut(fmt::Arguments<'_>),
+    ) -> Result<Option<ObjectId>, LoadError> {
+        match preload(linker, transaction, finder, self.name, main, self.secure) {
+            Ok(id) => Ok(Some(id)),
+            Err(error) if matches!(error.reason, Reason::RecordVersion { .. }) => Err(error),
+            Err(error) => {
+                warn(format_args!(
+                    "ERROR: ld.so: object '{}' from {} cannot be preloaded ({}): ignored.",
+                    Lossy(self.name),
+                    self.from,
+                    error.cause()
+                ));
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// The content of `/etc/ld.so.preload`.
+pub fn preload_file() -> Vec<u8> {
     let mut list = Vec::new();
     if let Ok(fd) = sys::open_read(PRELOAD_FILE) {
         let size = sys::status(fd.as_fd()).map_or(0, |s| s.size.min(1 << 20));

@@ -11,6 +11,8 @@ pub struct Environment {
     pub library_path: Option<&'static [u8]>,
     /// `LD_PRELOAD`
     pub preload: Option<&'static [u8]>,
+    /// `LD_AUDIT`
+    pub audit: Option<&'static [u8]>,
     /// `LD_BIND_NOW`, non-empty
     pub bind_now: bool,
     /// `LD_BIND_NOT`, non-empty
@@ -81,6 +83,7 @@ impl Environment {
             };
             let (name, value) = (&entry[..equals], &entry[equals + 1..]);
             match name {
+                b"LD_AUDIT" => environment.audit = Some(value),
                 b"LD_PRELOAD" => environment.preload = Some(value),
                 b"LD_BIND_NOW" => environment.bind_now = !value.is_empty(),
                 b"LD_BIND_NOT" => environment.bind_not = !value.is_empty(),

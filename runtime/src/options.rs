@@ -4,6 +4,9 @@ use crate::initial_stack::InitialStack;
 use core::ffi::CStr;
 use loader::seal::tunables::SealLevel;
 
+/// How many `--audit` options there may be.
+pub const AUDIT_LISTS: usize = 15;
+
 /// What the options ask for.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -15,6 +18,8 @@ pub struct Options {
     pub inhibit_rpath: Option<&'static [u8]>,
     /// `--preload`
     pub preload: Option<&'static [u8]>,
+    /// `--audit`, which may be given several times.
+    pub audit: [Option<&'static [u8]>; AUDIT_LISTS],
     /// `--argv0`
     pub argv0: Option<&'static CStr>,
     /// `--glibc-hwcaps-prepend`
@@ -62,6 +67,8 @@ pub enum OptionError {
     Unrecognized(&'static CStr),
     /// No program is named.
     MissingProgram,
+    /// More lists of audit modules than there is room for.
+    TooManyAudits,
     /// `--seal` with something else than 0, 1 or 2.
     SealLevel(&'static CStr),
 }
@@ -121,6 +128,10 @@ impl Options {
             b"--library-path" => self.library_path = bytes,
             b"--inhibit-rpath" => self.inhibit_rpath = bytes,
             b"--preload" => self.preload = bytes,
+            b"--audit" => match self.audit.iter_mut().find(|list| list.is_none()) {
+                Some(free) => *free = bytes,
+                None => return Err(OptionError::TooManyAudits),
+            },
             b"--argv0" => self.argv0 = Some(argument),
             b"--execfn" => self.execfn = Some(argument),
             b"--glibc-hwcaps-prepend" => self.hwcaps_prepend = bytes,
@@ -168,6 +179,15 @@ mod tests {
         assert_eq!(action(&[c"ld", c"--help", c"--list-tunables"]), Ok(Action::ListTunables));
         assert_eq!(action(&[c"ld", c"--version", c"--nonsense"]), Ok(Action::Version));
         assert_eq!(action(&[c"ld", c"--list-diagnostics"]), Ok(Action::ListDiagnostics));
+    }
+
+    #[test]
+    fn audit_lists_add_up() {
+        let options = parse(&[c"ld", c"--audit", c"a:b", c"--audit", c"c", c"p"]).expect("valid");
+        assert_eq!(options.audit[..3], [Some(&b"a:b"[..]), Some(b"c"), None]);
+        let mut many = std::vec![c"ld"];
+        many.extend([c"--audit", c"x"].repeat(AUDIT_LISTS + 1));
+        assert_eq!(parse(&many), Err(OptionError::TooManyAudits));
     }
 
     #[test]

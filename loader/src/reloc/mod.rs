@@ -8,6 +8,7 @@
 mod binder;
 mod check;
 pub mod lazy;
+pub mod slots;
 mod x86_64;
 
 pub use binder::{is_ifunc, value_of, Binder, Binding, Resolved};

@@ -15,6 +15,7 @@ use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
 use alloc::ffi::CString;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use goblin::elf64::dynamic::DF_1_NODEFLIB;
 use rustix::fd::AsFd;
 use rustix::io::Errno;
@@ -44,9 +45,28 @@ pub struct SearchOptions {
     pub platform: Option<&'static [u8]>,
 }
 
+/// Where a name comes from that a [`Watcher`] is told of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// It is the name that was asked for.
+    Asked,
+    /// It is a path that is about to be tried, from that part of the search order.
+    Path(Source),
+    /// It is a path from the cache.
+    Cache,
+}
+
+/// Is told of every name that is looked for, for which object, and of every path that is about to be tried for it. It answers with the
+/// name to go on with, or `None` for one that is to count as missing.
+pub type Watcher = fn(&[u8], ObjectId, Step) -> Option<Vec<u8>>;
+
 /// Finds files; remembers what it learned about directories.
 pub struct Finder {
     options: SearchOptions,
+    watcher: Option<Watcher>,
+    lends_runpath: bool,
+    /// Whether the last file that was tried is not there; only kept when somebody watches.
+    missed: Cell<bool>,
     directories: Directories,
     common: CommonPaths,
     layout: &'static Layout,
@@ -86,6 +106,9 @@ impl Finder {
         };
         Finder {
             options,
+            watcher: None,
+            lends_runpath: false,
+            missed: Cell::new(false),
             directories,
             common,
             layout,
@@ -143,6 +166,7 @@ impl Finder {
 
     /// Gives back what only a transaction needs: the mapped cache. The next one looks at the file anew, which may have changed.
     pub fn rest(&mut self) {
+        self.lends_runpath = false;
         self.cache = None;
         self.cache_asked = false;
     }
@@ -150,6 +174,21 @@ impl Finder {
     /// The levels of the CPU, as the bits of `GNU_PROPERTY_X86_ISA_1_NEEDED`.
     pub fn isa_1(&self) -> u32 {
         self.options.hwcaps.isa_1()
+    }
+
+    /// From now on `watcher` is told of every name.
+    pub fn watch(&mut self, watcher: Watcher) {
+        self.watcher = Some(watcher);
+    }
+
+    /// Whether somebody is told of every name.
+    pub fn is_watched(&self) -> bool {
+        self.watcher.is_some()
+    }
+
+    /// Whether the executable's DT_RUNPATH is searched for everybody, as its DT_RPATH is: until the finder rests.
+    pub fn lend_runpath(&mut self, yes: bool) {
+        self.lends_runpath = yes;
     }
 
     /// The text of a name with its tokens replaced, for `object`; `None` if they have no value or may not be used.
@@ -169,6 +208,13 @@ impl Finder {
     pub fn open(&mut self, name: &[u8], asker: Option<ObjectId>, objects: &ObjectTable) -> Result<Opened, LoadError> {
         let executable = objects.iter().find(|(_, o)| o.kind == Kind::Executable).map(|(id, _)| id);
         self.executable = executable;
+        // As in glibc the message has no name: there is none any more.
+        let missing = || LoadError::fault(b"", "cannot open shared object file");
+        let renamed = match (self.watcher, asker) {
+            (Some(watcher), Some(id)) => Some(watcher(name, id, Step::Asked).ok_or_else(missing)?),
+            _ => None,
+        };
+        let name = renamed.as_deref().unwrap_or(name);
         if name.contains(&b'/') {
             let tokens = self.tokens(asker.or(executable).map(|id| &objects[id]));
             let Some(path) = dst::expand(name, &tokens) else {
@@ -293,7 +339,11 @@ impl Finder {
         let mut wrong_class = false;
         let chain = core::iter::successors(asker, |id| objects[*id].loader).filter_map(|id| self.paths.get(&id));
         let executable = self.executable.and_then(|id| self.paths.get(&id));
-        let mut lookup = Lookup::new(name, chain, executable, &self.common);
+        let lent = executable
+            .filter(|paths| self.lends_runpath && paths.has_runpath)
+            .map(|paths| ObjectPaths { rpath: paths.runpath.clone(), ..paths.clone() });
+        let mut lookup =
+            Lookup::new(name, chain, lent.as_ref().or(executable), &self.common).files_first(self.watcher.is_some());
         if privileged {
             lookup = lookup.without_cache();
         }
@@ -319,14 +369,15 @@ impl Finder {
                     }
                     let found = self.cache.as_ref().and_then(|cache| cache.look_up(name, &self.options.hwcaps));
                     match found.filter(|path| !(no_default && self.layout.covers(path))) {
-                        Some(path) => c_string(&path)?,
+                        Some(path) => (c_string(&path)?, Step::Cache),
                         None => continue,
                     }
                 }
-                Candidate::File { .. } => c_string(&buffer)?,
+                Candidate::File { source, .. } => (c_string(&buffer)?, Step::Path(source)),
             };
+            let (path, step) = path;
             log::debug!(target: "libs", "  trying file={}", Lossy(path.to_bytes()));
-            match file::open(path) {
+            match self.try_file(path, asker.or(self.executable), step)? {
                 Ok(opened) if privileged && !opened.status.set_user_id => {}
                 Ok(opened) => return Ok(Ok(opened)),
                 Err(OpenError::Unsuitable(error)) => wrong_class |= error.reason == Reason::Fault(WRONG_CLASS),
@@ -335,6 +386,28 @@ impl Finder {
             }
         }
         Ok(Err(wrong_class))
+    }
+
+    /// Opens a file of the search order, or the one that the watcher puts in its place, which then goes by the name of the first.
+    fn try_file(
+        &self,
+        path: CString,
+        asker: Option<ObjectId>,
+        step: Step,
+    ) -> Result<Result<Opened, OpenError>, LoadError> {
+        let (Some(watcher), Some(asker)) = (self.watcher, asker) else {
+            return Ok(file::open(path));
+        };
+        let Some(chosen) = watcher(path.to_bytes(), asker, step) else {
+            let missing = LoadError::system(path.to_bytes(), "cannot open shared object file", Errno::NOENT);
+            // In glibc what decides is the error number that the last file has left behind: none if it was opened.
+            let error =
+                if self.missed.get() { OpenError::Unsuitable(missing) } else { OpenError::Unreachable(missing) };
+            return Ok(Err(error));
+        };
+        let opened = file::open(c_string(&chosen)?);
+        self.missed.set(opened.is_err());
+        Ok(opened.map(|opened| Opened { path, ..opened }))
     }
 }
 

@@ -91,6 +91,9 @@ pub struct Lookup<'p, C> {
     begun: bool,
     probe: Option<(DirectoryId, usize)>,
     uses_cache: bool,
+    files_first: bool,
+    /// A directory in which a file was tried without knowing whether there is such a directory.
+    tried: Option<(DirectoryId, usize)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +125,17 @@ impl<'p, C: Iterator<Item = &'p ObjectPaths> + Clone> Lookup<'p, C> {
             begun: false,
             probe: None,
             uses_cache: !common.inhibit_cache,
+            files_first: false,
+            tried: None,
         }
+    }
+
+    /// The plan as somebody sees it who is told of every file that is tried: in a directory that is not known yet the file comes first,
+    /// and the question whether there is such a directory afterwards.
+    #[must_use]
+    pub fn files_first(mut self, yes: bool) -> Self {
+        self.files_first = yes;
+        self
     }
 
     /// The plan for a preloaded library in secure execution: no cache. (The caller opens only files with the set-user-ID bit.)
@@ -165,6 +178,7 @@ impl<'p, C: Iterator<Item = &'p ObjectPaths> + Clone> Lookup<'p, C> {
     /// Leaves out the rest of the current list. glibc does so when opening failed with anything but ENOENT or EACCES.
     pub fn skip_list(&mut self) {
         self.list = None;
+        self.tried = None;
     }
 
     fn next_in(
@@ -174,6 +188,11 @@ impl<'p, C: Iterator<Item = &'p ObjectPaths> + Clone> Lookup<'p, C> {
         directories: &mut Directories,
         buffer: &mut Vec<u8>,
     ) -> Option<Candidate> {
+        if let Some((directory, node)) = self.tried.take() {
+            self.probe = Some((directory, node));
+            directories.write(directory, node, buffer);
+            return Some(Candidate::Probe);
+        }
         while let Some(&directory) = list.0.get(self.position) {
             if !self.begun {
                 directories.forget_if_relative(directory);
@@ -181,6 +200,23 @@ impl<'p, C: Iterator<Item = &'p ObjectPaths> + Clone> Lookup<'p, C> {
             }
             while let Some(node) = directories.tree.get(self.node) {
                 let searched = node.searched;
+                if self.files_first {
+                    let is_gone = |n: &usize| directories.presence(directory, *n) == Presence::Missing;
+                    let presence = if node.ancestors.iter().any(is_gone) {
+                        Presence::Missing
+                    } else {
+                        directories.presence(directory, self.node)
+                    };
+                    let tried = self.node;
+                    self.node = self.node.saturating_add(1);
+                    if !searched || presence == Presence::Missing {
+                        continue;
+                    }
+                    directories.write(directory, tried, buffer);
+                    buffer.extend_from_slice(self.name);
+                    self.tried = (presence == Presence::Unknown).then_some((directory, tried));
+                    return Some(Candidate::File { source, directory });
+                }
                 // The deepest directory is opened by trying the file in it, but asked for first: a miss in it must not be
                 // tried again, and one that is missing spares all below it.
                 let path = node.ancestors.iter().copied().chain(core::iter::once(self.node));
@@ -308,6 +344,28 @@ mod tests {
         ];
         assert_eq!(first, expected);
         assert_eq!(steps(&mut directories, &common, exists), ["/some/tls/x", "/some/x"]);
+    }
+
+    #[test]
+    fn who_watches_sees_a_file_in_every_directory_that_may_exist() {
+        let mut directories = directories();
+        let common = CommonPaths { library_path: directories.list([b"/a"]), ..CommonPaths::default() };
+        let mut steps = || {
+            let mut lookup = Lookup::new(b"x", core::iter::empty(), None, &common).without_cache().files_first(true);
+            let (mut buffer, mut steps) = (Vec::new(), Vec::new());
+            while let Some(candidate) = lookup.next(&mut directories, &mut buffer) {
+                let path = String::from_utf8(buffer.clone()).unwrap();
+                if candidate == Candidate::Probe {
+                    lookup.answer(&mut directories, path == "/a/" || path == "/a/tls/");
+                }
+                steps.push(path);
+            }
+            steps
+        };
+        let all = steps();
+        assert_eq!(all[..2], ["/a/glibc-hwcaps/x86-64-v2/x", "/a/glibc-hwcaps/x86-64-v2/"]);
+        assert_eq!(all.iter().filter(|p| p.ends_with('x')).count(), 5);
+        assert_eq!(steps(), ["/a/tls/x", "/a/x"]);
     }
 
     #[test]

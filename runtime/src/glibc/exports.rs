@@ -56,11 +56,13 @@ pub extern "C" fn dl_find_dso_for_object(address: usize) -> *mut u8 {
     found.map_or(core::ptr::null_mut(), |id| process.maps.address(id))
 }
 
-/// `_dl_audit_preinit`: there are no audit modules.
+/// `_dl_audit_preinit`: libc calls it right before the program begins.
 #[cfg_attr(feature = "interpreter", export_name = "_dl_audit_preinit")]
-pub extern "C" fn dl_audit_preinit(_map: *mut u8) {}
+pub extern "C" fn dl_audit_preinit(_map: *mut u8) {
+    crate::audit::preinit();
+}
 
-/// `_dl_audit_symbind_alt`: libc calls it only when `_dl_naudit` is not 0, and it is.
+/// `_dl_audit_symbind_alt`: libc calls it in its own `dlsym`, which the dlfcn hook takes the place of.
 #[cfg_attr(feature = "interpreter", export_name = "_dl_audit_symbind_alt")]
 pub extern "C" fn dl_audit_symbind_alt(_map: *mut u8, _symbol: *const u8, _value: *mut *mut u8, _result: *mut u8) {}
 

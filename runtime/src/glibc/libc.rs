@@ -3,6 +3,7 @@
 use super::layout::{self, Layout};
 use alloc::string::{String, ToString};
 use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use loader::addr::{Addr, VAddr};
 use loader::elf::symbols::HashedName;
 use loader::elf::version::{Version, Wanted};
@@ -10,6 +11,7 @@ use loader::linker::Linker;
 use loader::lookup::{Class, Query, Scope};
 use loader::object::{NamespaceId, Object, ObjectId};
 use loader::reloc;
+use loader::sys::{self, Place, Prot};
 
 /// The soname of glibc's C library.
 pub const SONAME: &[u8] = b"libc.so.6";
@@ -202,6 +204,47 @@ unsafe fn address_in(linker: &Linker, scope: &Scope, name: &str, version: &str) 
     address
 }
 
+/// Room for what is allocated before the program's allocator is there: audit modules run then.
+const EARLY_ROOM: usize = 1 << 20;
+static EARLY: AtomicUsize = AtomicUsize::new(0);
+static EARLY_USED: AtomicUsize = AtomicUsize::new(0);
+
+/// Lets [`allocate`] take memory of the interpreter's own until the program's C library is there.
+///
+/// # Safety
+/// Only while the interpreter is alone in the process.
+pub unsafe fn use_early_allocator() {
+    // SAFETY: the caller's contract.
+    unsafe { FUNCTIONS.set(Functions { calloc: Some(early_calloc), ..FUNCTIONS.get() }) };
+}
+
+/// Memory that is never given back. There is room for the thread-local storage of a few dozen modules and threads.
+unsafe extern "C" fn early_calloc(count: usize, size: usize) -> *mut u8 {
+    const ALIGN: usize = 16;
+    if EARLY.load(Ordering::Acquire) == 0 {
+        // SAFETY: new memory at a place of the kernel's choice.
+        let Ok(new) = (unsafe { sys::map_anonymous(Place::Anywhere, EARLY_ROOM, Prot::READ_WRITE, false) }) else {
+            return core::ptr::null_mut();
+        };
+        if EARLY.compare_exchange(0, new.0, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            // SAFETY: another thread was faster, and nobody knows this mapping.
+            let _ = unsafe { sys::unmap(new..Addr(new.0 + EARLY_ROOM)) };
+        }
+    }
+    let Some(wanted) = count.checked_mul(size).and_then(|bytes| bytes.checked_next_multiple_of(ALIGN)) else {
+        return core::ptr::null_mut();
+    };
+    let at = EARLY_USED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+        used.checked_add(wanted).filter(|end| *end <= EARLY_ROOM)
+    });
+    at.map_or(core::ptr::null_mut(), |at| (EARLY.load(Ordering::Relaxed) + at) as *mut u8)
+}
+
+fn is_early(block: *mut u8) -> bool {
+    let start = EARLY.load(Ordering::Relaxed);
+    start != 0 && (start..start + EARLY_ROOM).contains(&(block as usize))
+}
+
 /// Memory from the program's allocator, zeroed; null when there is none.
 pub fn allocate(size: usize) -> *mut u8 {
     // SAFETY: calloc takes any sizes.
@@ -221,7 +264,7 @@ pub fn set_errno(number: i32) {
 /// # Safety
 /// `block` must have come from it.
 pub unsafe fn give_back(block: *mut u8) {
-    if let Some(free) = FUNCTIONS.get().free.filter(|_| !block.is_null()) {
+    if let Some(free) = FUNCTIONS.get().free.filter(|_| !block.is_null() && !is_early(block)) {
         // SAFETY: the caller's contract.
         unsafe { free(block) };
     }

@@ -33,6 +33,7 @@ struct Entry {
     map: Structure,
     /// What the map points to: names that live as long as it.
     _origin: Option<CString>,
+    _names: Vec<CString>,
     memory: *mut [u8],
 }
 
@@ -51,6 +52,8 @@ pub struct LinkMaps {
     entries: Vec<Entry>,
     stand_ins: Vec<StandIn>,
     serial: u64,
+    /// Whether link maps tell all names of a library: to audit modules.
+    pub with_names: bool,
 }
 
 impl LinkMaps {
@@ -71,13 +74,22 @@ impl LinkMaps {
         all.find(|(known, _)| known.addr().0 == map as usize).map(|(_, id)| id)
     }
 
+    /// Makes the link map of an object, unless it has one: where audit modules have been told of it.
+    pub fn ensure(&mut self, layout: &Layout, linker: &Linker, id: ObjectId) {
+        if !self.with_names || self.structure(id).is_none() {
+            self.add(layout, linker, id);
+        }
+    }
+
     /// Makes the link map of an object. The load bias is added to its dynamic section where glibc does so, so its RELRO must still be
     /// writable.
     pub fn add(&mut self, layout: &Layout, linker: &Linker, id: ObjectId) {
         let object = &linker.objects[id];
-        let memory = Box::into_raw(vec![0u8; layout.link_map.size + LIBNAME_SIZE].into_boxed_slice());
+        let names = if self.with_names { other_names(object) } else { Vec::new() };
+        let size = layout.link_map.size + (names.len() + 1) * LIBNAME_SIZE;
+        let memory = Box::into_raw(vec![0u8; size].into_boxed_slice());
         // SAFETY: the memory was just made, zeroed, and lives until `remove`.
-        let map = unsafe { Structure::at(memory.cast(), layout.link_map.size + LIBNAME_SIZE) };
+        let map = unsafe { Structure::at(memory.cast(), size) };
         let origin = object.origin.as_ref().and_then(|o| CString::new(o.clone()).ok());
         let fields = &layout.link_map;
         map.put_u64(fields.l_addr, object.image.bias.0);
@@ -85,8 +97,16 @@ impl LinkMaps {
         map.put_addr(fields.l_real, map.addr());
         map.put_u64(fields.l_ns, u64::from(object.namespace.0));
         map.put_addr(fields.l_libname, map.field(layout.link_map.size));
-        let libname = object.name.as_ptr() as usize;
-        map.put_u64(layout.link_map.size, libname as u64);
+        // As in glibc the name that was asked for comes first, if it is known here; the file's name need not be among them.
+        let first = core::iter::once(object.name.as_c_str()).filter(|_| names.is_empty());
+        let mut at = layout.link_map.size;
+        for (index, name) in first.chain(names.iter().map(CString::as_c_str)).enumerate() {
+            map.put_addr(at, Addr(name.as_ptr() as usize));
+            if index + 1 < names.len() {
+                map.put_addr(at + LIBNAME_NEXT, map.field(at + LIBNAME_SIZE));
+            }
+            at += LIBNAME_SIZE;
+        }
         let unknown = usize::MAX;
         map.put_addr(fields.l_origin, Addr(origin.as_ref().map_or(unknown, |o| o.as_ptr() as usize)));
         self.image(layout, &map, object);
@@ -95,7 +115,7 @@ impl LinkMaps {
         map.put_bits(fields.l_type, link_type(object));
         map.put_u64(fields.l_serial, self.serial);
         self.serial += 1;
-        self.entries.push(Entry { id, map, _origin: origin, memory });
+        self.entries.push(Entry { id, map, _origin: origin, _names: names, memory });
         self.refresh(layout, linker, id);
     }
 
@@ -150,6 +170,13 @@ impl LinkMaps {
         }
     }
 
+    /// Says that an object is an audit module.
+    pub fn mark_auditing(&self, layout: &Layout, id: ObjectId) {
+        if let Some(map) = self.structure(id) {
+            map.put_bits(layout.link_map.l_auditing, 1);
+        }
+    }
+
     /// How many live thread-local destructors an object has (`l_tls_dtor_count`, which libc counts).
     pub fn tls_destructors(&self, layout: &Layout, id: ObjectId) -> u64 {
         self.structure(id).map_or(0, |map| map.get_u64(layout.link_map.l_tls_dtor_count))
@@ -186,6 +213,11 @@ impl LinkMaps {
         self.serial += 1;
         self.stand_ins.push(StandIn { namespace, id, map, memory });
         map
+    }
+
+    /// Where the link map lies that stands for the interpreter in a namespace which is not the program's.
+    pub fn stand_in_address(&self, namespace: NamespaceId) -> Option<Addr> {
+        self.stand_ins.iter().find(|s| s.namespace == namespace).map(|s| s.map.addr())
     }
 
     /// Frees what stands for objects in a namespace that no longer lists them. Its new list must have been published.
@@ -234,6 +266,17 @@ impl LinkMaps {
 
 /// `struct libname_list {name, next, dont_free}`, kept behind the link map.
 const LIBNAME_SIZE: usize = 24;
+const LIBNAME_NEXT: usize = 8;
+
+/// The names by which a library was asked for and found.
+fn other_names(object: &Object) -> Vec<CString> {
+    if object.kind != Kind::Library {
+        return Vec::new();
+    }
+    let asked = object.asked_as();
+    let others = object.aliases.iter().map(Vec::as_slice).filter(|name| Some(*name) != asked);
+    asked.into_iter().chain(others).filter_map(|name| CString::new(name).ok()).collect()
+}
 
 fn link_type(object: &Object) -> u8 {
     match (object.kind, object.stay) {

@@ -1,5 +1,6 @@
 //! glibc's private ABI: the only place that names its structures, fields or versions.
 
+pub mod audit;
 pub mod cpu;
 pub mod debugger;
 pub mod diagnostics;

@@ -1,6 +1,8 @@
 //! `dlclose(3)`: what nobody holds any more is unloaded; and promotion, by which an object comes to stay for ever.
 
 use super::{init, lazy, namespace, open};
+use crate::audit;
+use crate::glibc::audit::Activity;
 use crate::glibc::{debugger, find_object, locks, tls};
 use crate::process::{self, Process};
 use alloc::collections::BTreeSet;
@@ -71,6 +73,7 @@ pub fn promote(process: &mut Process, roots: &[ObjectId]) {
 /// # Errors
 /// It is not open.
 pub fn close(id: ObjectId) -> Result<(), LoadError> {
+    audit::allow_changes(b"")?;
     let load_lock = locks::load();
     {
         let mut process = process::enter();
@@ -114,13 +117,18 @@ fn collect() {
             dead.iter().copied().filter(|id| process.linker.objects[*id].stage == Stage::Initialised).collect()
         };
         if pending.is_empty() {
-            unload();
+            tell_and_unload(&dead);
+            if audit::is_active() {
+                // What its callbacks have closed.
+                continue;
+            }
             return;
         }
         // A destructor may open or close objects: look again afterwards.
         for id in pending {
             // SAFETY: the load lock is held, so nobody unmaps the object.
             unsafe { init::run_destructors(id) };
+            audit::close(id);
         }
     }
 }
@@ -146,6 +154,22 @@ fn dead_objects(process: &Process) -> Vec<ObjectId> {
     let listed = linker.namespaces.iter().flat_map(|namespace| &namespace.list).copied();
     let dead: Vec<ObjectId> = listed.filter(|id| !alive.contains(id)).collect();
     order::sort_all(&dead, |id| &linker.objects[id].needed)
+}
+
+/// Unloads dead objects and tells audit modules of it.
+fn tell_and_unload(dead: &[ObjectId]) {
+    if !audit::is_active() {
+        return unload();
+    }
+    let namespaces: BTreeSet<NamespaceId> = {
+        let process = process::enter();
+        dead.iter().map(|id| process.linker.objects[*id].namespace).collect()
+    };
+    audit::close_all(dead);
+    namespaces.iter().for_each(|namespace| audit::activity(*namespace, Activity::Delete));
+    // A callback may have opened one of them again: it looks itself.
+    unload();
+    namespaces.iter().for_each(|namespace| audit::activity(*namespace, Activity::Consistent));
 }
 
 /// Unloads what is dead and has nothing left to run.
@@ -194,6 +218,7 @@ fn unload() {
             drop(process.linker.forget(id));
         }
         process.maps.remove(id);
+        audit::forget(process, id);
     }
     lazy::withdrawn_are_gone();
     // The end of static TLS that nobody uses any more is free again.

@@ -1,11 +1,13 @@
 //! Constructors and destructors (gABI, "Initialization and Termination Functions").
 
+use crate::audit;
+use crate::glibc::audit::Activity;
 use crate::process::{self, Arguments};
 use alloc::vec::Vec;
 use goblin::elf64::dynamic::DF_1_INITFIRST;
 use loader::addr::Addr;
 use loader::error::Lossy;
-use loader::object::{Kind, Object, ObjectId, Stage};
+use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage};
 use loader::order;
 
 type Constructor = unsafe extern "C" fn(i32, *mut *mut u8, *mut *mut u8);
@@ -116,8 +118,34 @@ pub unsafe fn run_destructors(id: ObjectId) {
 /// What the program registers with `atexit`: runs the destructors of everything that is loaded, dependents first, the program's namespace
 /// last.
 pub extern "C" fn run_all_destructors() {
+    finish_namespaces(|namespace| !audit::is_own(namespace));
+    if audit::is_active() {
+        finish_namespaces(audit::is_own);
+    }
+}
+
+/// Tells audit modules that an object goes; of those that were never initialised it is not said.
+fn close_finished(id: ObjectId) {
+    if audit::is_active() {
+        let process = process::enter();
+        let object = process.linker.objects.get(id);
+        let is_told = object.is_some_and(|o| o.stage == Stage::Finished || o.kind == Kind::Interpreter);
+        drop(process);
+        if is_told {
+            audit::close(id);
+        }
+    }
+}
+
+/// Runs the destructors of the namespaces that are meant, the program's last.
+fn finish_namespaces(is_meant: impl Fn(NamespaceId) -> bool) {
     let count = process::enter().linker.namespaces.len();
     for number in (0..count).rev() {
+        let namespace = NamespaceId(number as u8);
+        if !is_meant(namespace) {
+            continue;
+        }
+        audit::activity(namespace, Activity::Delete);
         let order: Vec<ObjectId> = {
             let mut process = process::enter();
             let linker = &process.linker;
@@ -139,6 +167,8 @@ pub extern "C" fn run_all_destructors() {
         for id in order {
             // SAFETY: the count keeps the object.
             unsafe { run_destructors(id) };
+            close_finished(id);
         }
+        audit::activity(namespace, Activity::Consistent);
     }
 }

@@ -150,6 +150,11 @@ pub fn set_slots(bind_not: bool, are_bound: bool) {
     SLOTS_ARE_BOUND.store(are_bound, Ordering::Relaxed);
 }
 
+/// Whether it is noted what a call is bound to: not with `LD_BIND_NOT`.
+pub fn notes_bindings() -> bool {
+    !BIND_NOT.load(Ordering::Relaxed)
+}
+
 /// What lazily bound calls are looked up in; never null once a call can come.
 static CURRENT: AtomicPtr<Snapshot> = AtomicPtr::new(core::ptr::null_mut());
 

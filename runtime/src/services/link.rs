@@ -1,6 +1,7 @@
 //! Linking the new objects of a transaction: versions, static TLS, relocation, RELRO.
 
 use super::{lazy, tlsdesc};
+use crate::audit;
 use crate::glibc::thread::Stacks;
 use crate::glibc::tls;
 use crate::process::StaticTls;
@@ -26,12 +27,20 @@ pub struct LinkServices<'s> {
     /// Modules that were there before this transaction and have been placed there during it.
     made_static: RefCell<Vec<usize>>,
     before: StaticTls,
+    /// Where the PLT header of the object that is being relocated leads, and its cookie, if that is not the usual way.
+    entry: Cell<Option<(Addr, u64)>>,
 }
 
 impl<'s> LinkServices<'s> {
     /// With that much static TLS in use.
     pub fn new(static_tls: StaticTls, stacks: Option<&'s Stacks>) -> LinkServices<'s> {
-        LinkServices { stacks, static_tls: Cell::new(static_tls), made_static: RefCell::default(), before: static_tls }
+        LinkServices {
+            stacks,
+            static_tls: Cell::new(static_tls),
+            made_static: RefCell::default(),
+            before: static_tls,
+            entry: Cell::new(None),
+        }
     }
 
     /// Undoes what a transaction that failed has decided about objects that were there before it; the static TLS that is in use then. What
@@ -90,11 +99,11 @@ impl Services for LinkServices<'_> {
     }
 
     fn lazy_trampoline(&self) -> Addr {
-        lazy::trampoline()
+        self.entry.get().map_or_else(lazy::trampoline, |(entry, _)| entry)
     }
 
     fn lazy_cookie(&self, id: ObjectId) -> u64 {
-        u64::from(id.0)
+        self.entry.get().map_or(u64::from(id.0), |(_, cookie)| cookie)
     }
 
     unsafe fn call_resolver(&self, resolver: Addr) -> u64 {
@@ -104,12 +113,9 @@ impl Services for LinkServices<'_> {
 }
 
 /// How the PLT slots of an object are bound, given what the process or the dlopen asks for.
-fn plt_mode(object: &Object, wanted: PltMode) -> PltMode {
-    if object.dynamic.binds_now() {
-        PltMode::Now
-    } else {
-        wanted
-    }
+pub fn plt_mode(object: &Object, wanted: PltMode) -> PltMode {
+    let usual = if object.dynamic.binds_now() { PltMode::Now } else { wanted };
+    audit::plt::mode(object, usual, wanted)
 }
 
 /// Relocates `objects` (in this order; dependencies first) and protects their RELRO. The pairs returned are references to objects that
@@ -143,6 +149,7 @@ pub unsafe fn relocate(
         let binder = Binder::new(&linker.objects, scope.global_scope.iter().copied(), &scope.unique);
         let mut deferred: Vec<Deferred> = Vec::new();
         for &id in objects {
+            services.entry.set(audit::plt::entry(linker, id));
             let binding = binder.object(id);
             reloc::relocate(&binding, plt_mode(binding.object, wanted), services, &mut deferred)?;
         }
@@ -154,6 +161,7 @@ pub unsafe fn relocate(
         unsafe { reloc::run_deferred(&deferred, &binder, services)? };
         binder.dependencies.into_inner()
     };
+    audit::bindings::bound_at_once(linker, objects, wanted);
     for &id in objects {
         if has_textrel(&linker.objects[id]) {
             change(&mut linker.objects[id], false)?;

@@ -2,6 +2,8 @@
 
 use super::namespace::Target;
 use super::{close, init, lazy, link, namespace, seal};
+use crate::audit;
+use crate::glibc::audit::Activity;
 use crate::glibc::thread::{self, Stacks};
 use crate::glibc::{debugger, find_object, locks, tls};
 use crate::process::{self, Process};
@@ -10,7 +12,7 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 use loader::addr::Addr;
 use loader::error::{LoadError, Lossy, Reason};
-use loader::linker::{Linker, Transaction};
+use loader::linker::{Linker, Transaction, Walk};
 use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage, Stay, BASE_NAMESPACE};
 use loader::order;
 use loader::program;
@@ -33,6 +35,8 @@ pub mod mode {
     pub const GLOBAL: i32 = 0x100;
     /// `RTLD_NODELETE`
     pub const NODELETE: i32 = 0x1000;
+    /// It is an audit module (glibc's `__RTLD_AUDIT`); nobody outside can ask for that.
+    pub const AUDIT: i32 = 0x0800_0000;
 }
 
 /// A request.
@@ -57,10 +61,14 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
     if request.mode & (mode::LAZY | mode::NOW) == 0 {
         return Err(LoadError::system(name, "invalid mode for dlopen()", Errno::INVAL));
     }
+    audit::allow_changes(name)?;
     let load_lock = locks::load();
     let (root, order) = match prepare(name, request)? {
         Prepared::NotLoaded => return Ok(None),
-        Prepared::Loaded(root) => (root, Vec::new()),
+        Prepared::Loaded(root) => {
+            audit::opened(root, false);
+            (root, Vec::new())
+        }
         Prepared::New(opening) => {
             announce(&opening);
             let concerns_threads = concerns_threads(&process::enter(), &opening);
@@ -75,7 +83,7 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
                     (opening.root, order)
                 }
                 Err(error) => {
-                    take_back(&opening.transaction);
+                    withdraw(&opening.transaction);
                     return Err(error);
                 }
             }
@@ -157,6 +165,7 @@ fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
         return Ok(Prepared::Loaded(main));
     }
     let mut transaction = Transaction::new(namespace);
+    process.finder.lend_runpath(request.mode & mode::AUDIT != 0);
     if request.mode & mode::NOLOAD != 0 {
         let found = find_loaded(process, &transaction, name, asker);
         process.finder.rest();
@@ -169,15 +178,15 @@ fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
             }
         });
     }
+    if audit::is_active() {
+        drop(gate);
+        return prepare_watched(transaction, name, asker, request);
+    }
     let mapped = map(process, &mut transaction, name, asker, request.mode);
     process.finder.rest();
     match mapped {
         Ok((root, closure)) => {
-            // Constructors get the environment of whoever opens them, which may have changed since the start.
-            let asking = process.linker.objects[asker].namespace;
-            if let Some(environment) = crate::glibc::libc::environment(&process.linker, asking) {
-                process.arguments.envp = environment;
-            }
+            take_environment(process, asker);
             Ok(Prepared::New(Opening { transaction, root, closure, mode: request.mode }))
         }
         Err(error) => {
@@ -186,6 +195,93 @@ fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
             namespace::tidy(process, []);
             Err(error)
         }
+    }
+}
+
+/// Constructors get the environment of whoever opens them, which may have changed since the start.
+fn take_environment(process: &mut Process, asker: ObjectId) {
+    let asking = process.linker.objects[asker].namespace;
+    if let Some(environment) = crate::glibc::libc::environment(&process.linker, asking) {
+        process.arguments.envp = environment;
+    }
+}
+
+/// The rest of [`prepare`] when audit modules are told of each object as it comes.
+fn prepare_watched(
+    mut transaction: Transaction,
+    name: &[u8],
+    asker: ObjectId,
+    request: &Request<'_>,
+) -> Result<Prepared, LoadError> {
+    // As in glibc a path that is opened in a namespace which the caller chooses is looked for on nobody's behalf.
+    let searcher = Some(asker).filter(|_| request.target == Target::Caller || !name.contains(&b'/'));
+    let mapped = map_watched(&mut transaction, name, searcher, request.mode);
+    process::enter().finder.rest();
+    match mapped {
+        Ok((root, closure)) => {
+            // A callback may close objects of its own, by which this one must not go.
+            process::enter().linker.objects[root].open_count += 1;
+            audit::opened(root, !transaction.added.is_empty());
+            process::enter().linker.objects[root].open_count -= 1;
+            take_environment(&mut process::enter(), asker);
+            Ok(Prepared::New(Opening { transaction, root, closure, mode: request.mode }))
+        }
+        Err(error) => {
+            withdraw(&transaction);
+            namespace::tidy(&mut process::enter(), []);
+            Err(error)
+        }
+    }
+}
+
+/// As [`map`], but the gate is let go of whenever there is a new object.
+fn map_watched(
+    transaction: &mut Transaction,
+    name: &[u8],
+    asker: Option<ObjectId>,
+    mode: i32,
+) -> Result<(ObjectId, Vec<ObjectId>), LoadError> {
+    let announces = mode & mode::AUDIT == 0;
+    let (is_first, root) = {
+        let mut gate = process::enter();
+        let process = &mut *gate;
+        let is_first = !process.linker.is_in_use(transaction.namespace);
+        (is_first, process.linker.require(transaction, &mut process.finder, name, asker)?)
+    };
+    if transaction.added.contains(&root) {
+        audit::added(transaction, root, announces);
+    }
+    let mut walk = Walk::new(&[root]);
+    while let Some(new) = {
+        let mut gate = process::enter();
+        let process = &mut *gate;
+        walk.next(&mut process.linker, transaction, &mut process.finder)?
+    } {
+        audit::added(transaction, new, announces);
+    }
+    let closure = walk.closure();
+    settle(&mut process::enter(), transaction, name, root, &closure, is_first, mode)?;
+    Ok((root, closure))
+}
+
+/// Takes back a transaction of whose objects audit modules have been told.
+fn withdraw(transaction: &Transaction) {
+    let namespace = transaction.namespace;
+    let order = {
+        let mut process = process::enter();
+        for &id in &transaction.added {
+            // A callback may close objects of its own, by which these must not go yet.
+            process.linker.objects[id].open_count += 1;
+        }
+        order::sort_all(&transaction.added, |id| &process.linker.objects[id].needed)
+    };
+    audit::close_all(&order);
+    if !order.is_empty() {
+        audit::activity(namespace, Activity::Delete);
+    }
+    take_back(transaction);
+    if !order.is_empty() {
+        audit::activity(namespace, Activity::Consistent);
     }
 }
 
@@ -230,6 +326,7 @@ pub fn abandon(added: &[ObjectId]) {
         process.finder.forget(id);
         process.linker.unload(id);
         process.maps.remove(id);
+        audit::forget(process, id);
     }
     namespace::tidy(process, [&namespace]);
     debugger::state(namespace, debugger::State::Consistent);
@@ -261,9 +358,24 @@ fn map(
     }
     let root = linker.require(transaction, finder, name, Some(asker))?;
     let closure = linker.closure(transaction, finder, &[root])?;
+    settle(process, transaction, name, root, &closure, is_first, mode)?;
+    Ok((root, closure))
+}
+
+/// Checks a closure, and says of its new objects what follows from who opened them, and how.
+fn settle(
+    process: &mut Process,
+    transaction: &Transaction,
+    name: &[u8],
+    root: ObjectId,
+    closure: &[ObjectId],
+    is_first: bool,
+    mode: i32,
+) -> Result<(), LoadError> {
+    let linker = &mut process.linker;
     if is_first {
         // As in glibc: what the first object of a namespace brings in is visible to all that come later.
-        linker.namespace_mut(transaction.namespace).global_scope.clone_from(&closure);
+        linker.namespace_mut(transaction.namespace).global_scope = closure.to_vec();
     }
     let new = transaction.added.as_slice();
     if new.contains(&root) {
@@ -279,10 +391,10 @@ fn map(
     for &id in new {
         let object = &mut process.linker.objects[id];
         object.stay = Stay::UntilClosed;
-        object.local_scope = closure.clone();
+        object.local_scope = closure.to_vec();
         object.deep_bind = mode & mode::DEEPBIND != 0;
     }
-    Ok((root, closure))
+    Ok(())
 }
 
 /// Whether a transaction may write to the stacks or the static TLS of all threads.
@@ -300,7 +412,7 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
     let new_order: Vec<ObjectId> = order.iter().rev().copied().filter(|id| new.contains(id)).collect();
     let wanted = match process.binding {
         PltMode::Lazy if mode & mode::NOW != 0 => PltMode::Now,
-        PltMode::Lazy if process.level() == SealLevel::Enforced => PltMode::Eager,
+        PltMode::Lazy if process.level() == SealLevel::Enforced || mode & mode::AUDIT != 0 => PltMode::Eager,
         other => other,
     };
     let services = link::LinkServices::new(process.static_tls, stacks);
@@ -401,12 +513,12 @@ fn announce(opening: &Opening) {
     let layout = process::layout();
     // As in glibc the first object is in the list already when the change is announced.
     if let Some(&first) = transaction.added.first() {
-        process.maps.add(layout, &process.linker, first);
+        process.maps.ensure(layout, &process.linker, first);
         process.maps.publish_list(layout, &process.linker, transaction.namespace);
     }
     debugger::state(transaction.namespace, debugger::State::Add);
     for &id in transaction.added.iter().skip(1) {
-        process.maps.add(layout, &process.linker, id);
+        process.maps.ensure(layout, &process.linker, id);
     }
     process.maps.publish_list(layout, &process.linker, transaction.namespace);
     crate::glibc::start::count_adds(count as u64);
@@ -414,7 +526,7 @@ fn announce(opening: &Opening) {
 }
 
 /// Makes the linked objects usable: their TLS and their unwind tables. Nothing here can fail.
-fn commit(process: &mut Process, new: &[ObjectId], services: &link::LinkServices<'_>) {
+pub fn commit(process: &mut Process, new: &[ObjectId], services: &link::LinkServices<'_>) {
     let layout = process::layout();
     process.static_tls = services.static_tls.get();
     let generation = tls::generation() + 1;

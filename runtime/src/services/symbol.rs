@@ -1,6 +1,7 @@
 //! `dlsym(3)` and `dlvsym(3)`.
 
 use super::open;
+use crate::audit;
 use crate::glibc::tls;
 use crate::process::{self, Process};
 use alloc::vec::Vec;
@@ -66,12 +67,13 @@ pub fn find(place: Where, name: &[u8], version: Option<&[u8]>, caller: Addr) -> 
     }
     let kind = value(process, &found);
     drop(gate);
-    Ok(match kind {
+    let value = match kind {
         Value::Address(address) => address,
         // SAFETY: the symbol is a resolver of a relocated object.
         Value::Resolver(resolver) => unsafe { super::call_resolver(resolver) },
         Value::ThreadLocal { module, offset } => (tls::current_block(module) as u64).wrapping_add(offset),
-    })
+    };
+    Ok(audit::bindings::looked_up(asker, found.object, found.symbol, value))
 }
 
 /// Tells what was found, as for references.

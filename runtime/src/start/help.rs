@@ -32,6 +32,7 @@ const OPTIONS: &str = "\
                         search only those built-in subdirectories that LIST has
   --inhibit-rpath LIST  ignore RUNPATH and RPATH of the objects in LIST
   --preload LIST        load the objects in LIST first
+  --audit LIST          use the objects in LIST as audit modules
   --argv0 STRING        set argv[0] to STRING
   --list-tunables       list all tunables with lowest and highest values
   --list-diagnostics    list what is known of process, system and processor

@@ -1,6 +1,6 @@
 //! Answers about a program that is not run: `--verify`, `--list`, and `LD_TRACE_LOADED_OBJECTS` with what ldd(1) asks for besides.
 
-use super::objects::Loaded;
+use super::objects::Listed;
 use super::request::Request;
 use super::Failure;
 use crate::initial_stack::InitialStack;
@@ -36,7 +36,7 @@ pub fn verify(program: &Object) -> ! {
 ///
 /// # Errors
 /// The first symbol that nobody defines.
-pub fn list(stack: &InitialStack, loaded: &Loaded) -> Result<core::convert::Infallible, Failure> {
+pub fn list(stack: &InitialStack, loaded: Listed<'_>) -> Result<core::convert::Infallible, Failure> {
     show_closure(loaded, false);
     for name in (1..stack.argc()).filter_map(|index| stack.arg(index)) {
         find_symbol(loaded, name)?;
@@ -48,7 +48,7 @@ pub fn list(stack: &InitialStack, loaded: &Loaded) -> Result<core::convert::Infa
 ///
 /// # Errors
 /// A broken relocation table.
-pub fn trace(request: &Request, loaded: &Loaded) -> Result<core::convert::Infallible, Failure> {
+pub fn trace(request: &Request, loaded: Listed<'_>) -> Result<core::convert::Infallible, Failure> {
     let functions = request.binding() != PltMode::Lazy;
     if log::log_enabled!(target: "unused", log::Level::Debug) {
         show_unused(loaded, functions)?;
@@ -56,7 +56,7 @@ pub fn trace(request: &Request, loaded: &Loaded) -> Result<core::convert::Infall
     show_closure(loaded, request.environment.trace.is_some_and(|trace| trace.program));
     if request.environment.warn {
         // In the order of relocation, dependencies first.
-        let order = order::sort(&loaded.closure, Some(loaded.main), |id| &loaded.linker.objects[id].needed);
+        let order = order::sort(loaded.closure, Some(loaded.main), |id| &loaded.linker.objects[id].needed);
         for &id in order.iter().rev() {
             if id == loaded.interpreter {
                 continue;
@@ -78,8 +78,8 @@ fn needed_names(object: &Object) -> impl Iterator<Item = &'static [u8]> + '_ {
     needed.filter_map(|dependency| object.symbols.string(dependency.name))
 }
 
-fn show_closure(loaded: &Loaded, with_program: bool) {
-    let linker = &loaded.linker;
+fn show_closure(loaded: Listed<'_>, with_program: bool) {
+    let linker = loaded.linker;
     if needed_names(&linker.objects[loaded.main]).next().is_none() {
         logger::print(format_args!("\tstatically linked\n"));
         return;
@@ -108,8 +108,8 @@ fn show_closure(loaded: &Loaded, with_program: bool) {
 }
 
 /// Says where a symbol is. The numbers are decimal, whatever stands before them: that is glibc's format.
-fn find_symbol(loaded: &Loaded, name: &'static CStr) -> Result<(), Failure> {
-    let linker = &loaded.linker;
+fn find_symbol(loaded: Listed<'_>, name: &'static CStr) -> Result<(), Failure> {
+    let linker = loaded.linker;
     let namespace = linker.namespace(BASE_NAMESPACE);
     let query = Query { name: HashedName::new(name.to_bytes()), version: None, class: Class::Plt, newest: false };
     let scope = Scope::new(&linker.objects, namespace.global_scope.iter().copied());
@@ -128,16 +128,16 @@ fn find_symbol(loaded: &Loaded, name: &'static CStr) -> Result<(), Failure> {
 }
 
 /// Looks up what an object refers to.
-fn references(loaded: &Loaded, id: ObjectId, functions: bool) -> Result<References, Failure> {
-    let linker = &loaded.linker;
+fn references(loaded: Listed<'_>, id: ObjectId, functions: bool) -> Result<References, Failure> {
+    let linker = loaded.linker;
     let namespace = linker.namespace(BASE_NAMESPACE);
     let binder = Binder::new(&linker.objects, namespace.global_scope.iter().copied(), &namespace.unique);
     Ok(reloc::references(&binder.object(id), functions)?)
 }
 
 /// Names the direct dependencies in which the program refers to nothing; the exit status says whether there is one.
-fn show_unused(loaded: &Loaded, functions: bool) -> Result<core::convert::Infallible, Failure> {
-    let linker = &loaded.linker;
+fn show_unused(loaded: Listed<'_>, functions: bool) -> Result<core::convert::Infallible, Failure> {
+    let linker = loaded.linker;
     let used = references(loaded, loaded.main, functions)?.definers;
     let main = &linker.objects[loaded.main];
     let unused: Vec<&[u8]> = needed_names(main)
@@ -157,8 +157,8 @@ fn show_unused(loaded: &Loaded, functions: bool) -> Result<core::convert::Infall
 }
 
 /// Tells which versions every object needs, of which file, and where they are.
-fn show_versions(loaded: &Loaded) {
-    let linker = &loaded.linker;
+fn show_versions(loaded: Listed<'_>) {
+    let linker = loaded.linker;
     let mut first = true;
     for &id in &linker.namespace(BASE_NAMESPACE).list {
         let object = &linker.objects[id];

@@ -3,6 +3,7 @@
 //! [`start`] is the order of events. It follows glibc's where libc or the program can see it: threads' structures before any foreign code,
 //! all relocation before any IFUNC resolver that might use it, libc's early initialisation before any constructor.
 
+mod audited;
 mod disguise;
 mod help;
 mod images;
@@ -11,9 +12,12 @@ mod objects;
 mod request;
 mod static_program;
 
+use crate::audit;
 use crate::glibc::cpu::{cpuid::Processor, CpuFeatures};
 use crate::glibc::globals::{self, RTLD_GLOBAL_RO};
 use crate::glibc::layout::Layout;
+use crate::glibc::link_map::LinkMaps;
+use crate::glibc::tunables::TunableSet;
 use crate::glibc::{debugger, find_object, libc, start as abi, tables, thread, tls};
 use crate::initial_stack::{AuxKey, InitialStack};
 use crate::options::Action;
@@ -24,14 +28,15 @@ use alloc::vec::Vec;
 use goblin::elf64::program_header::PT_GNU_STACK;
 use loader::addr::Addr;
 use loader::error::{LoadError, Lossy, Reason};
-use loader::object::{Kind, ObjectId, Stay, BASE_NAMESPACE};
+use loader::linker::Linker;
+use loader::object::{Kind, Object, ObjectId, Stay, BASE_NAMESPACE};
 use loader::order;
 use loader::program;
 use loader::reloc::PltMode;
-use loader::seal::tunables::SealLevel;
+use loader::seal::tunables::{SealLevel, SealTunables};
 use loader::seal::{apply, marks};
 use loader::sys::{self, Prot};
-use objects::{Loaded, Start};
+use objects::{Beginning, Listed, Loaded, Start};
 use request::Request;
 
 /// Where `_start` goes when everything is ready.
@@ -41,6 +46,16 @@ pub struct Target {
     entry: usize,
     /// What the program gets in rdx, and registers with `atexit`.
     at_exit: usize,
+}
+
+/// Under what a program is started.
+pub struct Circumstances {
+    /// Where this image lies.
+    pub base: Addr,
+    /// The processor.
+    pub cpu: CpuFeatures,
+    /// glibc's tunables.
+    pub tunables: TunableSet<'static>,
 }
 
 /// Why the program can't be started.
@@ -135,22 +150,23 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
         Action::ListDiagnostics => help::diagnostics(stack, request, &cpu),
         Action::Run | Action::List | Action::Trace | Action::Verify => {}
     }
-    let mut loaded = match Loaded::load(stack, request, &cpu, hwcap_mask, base, dynamic)? {
-        Start::Dynamic(loaded) => *loaded,
+    let beginning = match Beginning::new(stack, request, &cpu, hwcap_mask, base, dynamic)? {
+        Start::Dynamic(beginning) => *beginning,
         Start::Static(opened) => return static_program::start(stack, request, *opened, base, dynamic),
     };
-    if matches!(request.options.action, Action::List | Action::Trace) {
-        return answer(stack, request, &loaded);
+    let modules = request.audit_modules(&beginning.parts.program);
+    if !modules.is_empty() {
+        return audited::run(stack, request, Circumstances { base, cpu, tunables }, beginning, &modules);
     }
-    let mut seal_tunables = request.seal;
-    seal_tunables.judge_program(|| {
-        let main = &loaded.linker.objects[loaded.main];
-        marks::asks_for_seal(&main.headers, &main.image)
-    });
-    let layout = choose_layout(&loaded)?;
+    let mut loaded = Loaded::load(beginning, request)?;
+    if matches!(request.options.action, Action::List | Action::Trace) {
+        return answer(stack, request, loaded.listed());
+    }
+    let seal_tunables = judged(request, &loaded.linker.objects[loaded.main]);
+    let layout = choose_layout(&loaded.linker, loaded.libc)?;
     process::set_layout(layout);
-    check_versions(&loaded)?;
-    log_scopes(&loaded);
+    check_versions(&loaded.linker, &loaded.closure, loaded.main)?;
+    log_scopes(&loaded.linker);
     program::check_objects(&loaded.linker, &loaded.closure, cpu.isa_1)?;
     program::check_sealable(&loaded.linker, &loaded.closure, &seal_tunables)?;
 
@@ -160,7 +176,7 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
     })?;
     let executable_stack = make_stack_executable(&loaded, request, stack.start())?;
     abi::fill_global(layout, executable_stack);
-    make_main_thread(layout, stack, &tls_info, &loaded, tunables.number_of(b"glibc.pthread.rseq") != 0)?;
+    make_main_thread(layout, stack, &tls_info, &loaded.linker, tunables.number_of(b"glibc.pthread.rseq") != 0)?;
     set_variables(stack, request);
     set_save_area(&cpu);
     lazy::set_slots(request.environment.bind_not, request.seal.level == SealLevel::Enforced);
@@ -174,7 +190,7 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
         let (object, map) = (&loaded.linker.objects[id], loaded.maps.address(id));
         abi::fill_vdso(layout, object, Addr(map as usize), object.image.range.start);
     }
-    publish_debugger(&loaded, base);
+    publish_debugger(&loaded.linker, &loaded.maps, [loaded.main, loaded.interpreter], base);
     let Loaded { linker, finder, maps, main, interpreter, vdso, libc, .. } = loaded;
     process::install(Process {
         linker,
@@ -194,14 +210,17 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
     });
     // SAFETY: the thread pointer is set up.
     unsafe { link_all(&order, binding)? };
+    // SAFETY: the control block is the main thread's; every image is relocated.
+    unsafe { tls::initialise_main_thread(tls::thread_pointer()) };
+    process::prepare_gate().map_err(|e| system("cannot allocate memory", e))?;
     commit(layout)?;
     // SAFETY: everything is relocated, and this is the only thread.
     Ok(unsafe { hand_over(&order) })
 }
 
 /// Answers instead of a start. What versions lack is said, and nothing follows from it.
-fn answer(stack: &InitialStack, request: &Request, loaded: &Loaded) -> Result<Target, Failure> {
-    if let Err(Failure::Versions(errors)) = check_versions(loaded) {
+fn answer(stack: &InitialStack, request: &Request, loaded: Listed<'_>) -> Result<Target, Failure> {
+    if let Err(Failure::Versions(errors)) = check_versions(loaded.linker, loaded.closure, loaded.main) {
         tell_versions(stack, &errors);
     }
     match request.options.action {
@@ -227,6 +246,13 @@ fn make_stack_executable(loaded: &Loaded, request: &Request, stack: Addr) -> Res
     Ok(true)
 }
 
+/// The tunables of sealing, with what the program's own wish makes of them.
+fn judged(request: &Request, program: &Object) -> SealTunables<'static> {
+    let mut tunables = request.seal;
+    tunables.judge_program(|| marks::asks_for_seal(&program.headers, &program.image));
+    tunables
+}
+
 fn system(what: &'static str, errno: rustix::io::Errno) -> Failure {
     Failure::Load(LoadError::system(b"", what, errno))
 }
@@ -236,11 +262,11 @@ fn arguments(stack: &InitialStack) -> Arguments {
 }
 
 /// The layout of the program's glibc. A program without libc.so.6 runs too: nobody reads the structures then.
-fn choose_layout(loaded: &Loaded) -> Result<&'static Layout, Failure> {
-    match loaded.libc {
+fn choose_layout(linker: &Linker, libc: Option<ObjectId>) -> Result<&'static Layout, Failure> {
+    match libc {
         None => Ok(tables::LAYOUTS[0]),
         Some(id) => {
-            let object = &loaded.linker.objects[id];
+            let object = &linker.objects[id];
             libc::choose_layout(object)
                 .map_err(|text| Failure::Other(alloc::format!("{}: {text}", Lossy(object.display_name()))))
         }
@@ -248,18 +274,18 @@ fn choose_layout(loaded: &Loaded) -> Result<&'static Layout, Failure> {
 }
 
 /// Tells `LD_DEBUG=scopes` where every object looks up its symbols.
-fn log_scopes(loaded: &Loaded) {
+fn log_scopes(linker: &Linker) {
     if !log::log_enabled!(target: "scopes", log::Level::Debug) {
         return;
     }
     log::debug!(target: "scopes", "\nInitial object scopes");
-    for &id in &loaded.linker.namespace(BASE_NAMESPACE).list {
-        open::log_scopes(&loaded.linker, id);
+    for &id in &linker.namespace(BASE_NAMESPACE).list {
+        open::log_scopes(linker, id);
     }
 }
 
-fn check_versions(loaded: &Loaded) -> Result<(), Failure> {
-    let fatal = program::missing_versions(&loaded.linker, &loaded.closure, loaded.main, &mut crate::logger::line)?;
+fn check_versions(linker: &Linker, closure: &[ObjectId], main: ObjectId) -> Result<(), Failure> {
+    let fatal = program::missing_versions(linker, closure, main, &mut crate::logger::line)?;
     if fatal.is_empty() {
         Ok(())
     } else {
@@ -282,10 +308,10 @@ fn make_main_thread(
     layout: &Layout,
     stack: &InitialStack,
     info: &abi::TlsInfo,
-    loaded: &Loaded,
+    linker: &Linker,
     use_rseq: bool,
 ) -> Result<(), Failure> {
-    abi::register_modules(&loaded.linker);
+    abi::register_modules(linker);
     let random = stack.aux(AuxKey::Random).map(|at| {
         // SAFETY: AT_RANDOM points to sixteen bytes on the stack.
         unsafe { core::ptr::read_unaligned(at as *const [u64; 2]) }
@@ -319,12 +345,12 @@ fn set_save_area(cpu: &CpuFeatures) {
     lazy::set_save_area(with, cpu.xsave_state_size);
 }
 
-fn publish_debugger(loaded: &Loaded, base: Addr) {
-    let first = Addr(loaded.maps.address(loaded.main) as usize);
+fn publish_debugger(linker: &Linker, maps: &LinkMaps, [main, interpreter]: [ObjectId; 2], base: Addr) {
+    let first = Addr(maps.address(main) as usize);
     debugger::prepare(first, base);
     // The interpreter's own entry is for debuggers that are attached to `ld-seal.so PROGRAM`: to them it is the executable.
-    for id in [loaded.main, loaded.interpreter] {
-        let object = &loaded.linker.objects[id];
+    for id in [main, interpreter] {
+        let object = &linker.objects[id];
         if let Some(at) = object.dynamic.debug {
             // An executable whose dynamic section is read-only has no debugger support, as with glibc.
             object.image.write_u64(at, globals::R_DEBUG.structure().addr().0 as u64);
@@ -356,9 +382,6 @@ unsafe fn link_all(order: &[ObjectId], binding: PltMode) -> Result<(), Failure> 
 
 /// Makes read-only what is to stay so, and seals what is to stay at all. Nothing that can fail follows the first seal.
 fn commit(layout: &Layout) -> Result<(), Failure> {
-    let tcb = tls::thread_pointer();
-    // SAFETY: the control block is the main thread's; every image is relocated.
-    unsafe { tls::initialise_main_thread(tcb) };
     let mut gate = process::enter();
     let process = &mut *gate;
     let list = process.linker.namespace(BASE_NAMESPACE).list.clone();
@@ -372,7 +395,6 @@ fn commit(layout: &Layout) -> Result<(), Failure> {
     }
     let maps = &process.maps;
     find_object::publish(&process.linker, |id| maps.address(id));
-    process::prepare_gate().map_err(|e| system("cannot allocate memory", e))?;
     for &id in &list {
         if process.linker.objects[id].kind != Kind::Interpreter {
             link::protect(&process.linker.objects[id], process.level())?;
@@ -385,6 +407,10 @@ fn seal_all(process: &Process) -> Result<(), Failure> {
     let read_only = RTLD_GLOBAL_RO.structure().range();
     let mut plan =
         program::seal_plan(&process.linker, process.interpreter, process.vdso, read_only.clone(), &process.seal);
+    for id in audit::modules::objects(process) {
+        let object = &process.linker.objects[id];
+        plan.add(object.display_name(), object, &process.seal);
+    }
     link::protect_relro(&process.linker.objects[process.interpreter])?;
     // SAFETY: nothing writes `_rtld_global_ro` any more.
     unsafe { sys::protect(read_only, Prot::READ) }

@@ -24,7 +24,7 @@ use loader::file::Opened;
 use loader::image::Image;
 use loader::linker::Linker;
 use loader::object::{Kind, Object, ObjectId, Origin, BASE_NAMESPACE};
-use loader::program::{self, Parts, Preloads, Program};
+use loader::program::{self, Parts, Program};
 use loader::search::finder::{self, Finder};
 use loader::static_program;
 use loader::sys;
@@ -52,15 +52,36 @@ pub struct Loaded {
 
 /// What there is to start.
 pub enum Start {
-    /// A program with everything it needs.
-    Dynamic(Box<Loaded>),
+    /// A program that needs a loader.
+    Dynamic(Box<Beginning>),
     /// A static program, not mapped yet.
     Static(Box<Opened>),
 }
 
-impl Loaded {
-    /// Maps everything.
-    pub fn load(
+/// What is known of a program that is listed and not run.
+#[derive(Clone, Copy)]
+pub struct Listed<'l> {
+    /// The objects.
+    pub linker: &'l Linker,
+    /// The program.
+    pub main: ObjectId,
+    /// The interpreter.
+    pub interpreter: ObjectId,
+    /// The program, the preloads, and their closure, breadth first: the global scope.
+    pub closure: &'l [ObjectId],
+}
+
+/// What a start begins with: the program, the vDSO and the interpreter.
+pub struct Beginning {
+    /// These.
+    pub parts: Parts,
+    /// A finder that has not been asked for anything.
+    pub finder: Finder,
+}
+
+impl Beginning {
+    /// Maps the program, unless the kernel has done so.
+    pub fn new(
         stack: &mut InitialStack,
         request: &Request,
         cpu: &CpuFeatures,
@@ -87,18 +108,28 @@ impl Loaded {
         let vdso = vdso(stack)?;
         let interpreter = adopt_interpreter(base, dynamic, InterpreterNames::of(&program, request))?;
         let called = stack.arg(0).map_or(&b"<main program>"[..], CStr::to_bytes).to_vec();
-        let preloads = Preloads {
-            environment: request.environment.preload.unwrap_or_default(),
-            option: request.options.preload.unwrap_or_default(),
-            secure: request.secure,
-        };
+        let memory = request.seal.image_memory();
+        let parts = Parts { program, called, vdso, interpreter, memory };
+        Ok(Start::Dynamic(Box::new(Beginning { parts, finder })))
+    }
+}
+
+impl Loaded {
+    /// For a listing.
+    pub fn listed(&self) -> Listed<'_> {
+        let Loaded { linker, main, interpreter, closure, .. } = self;
+        Listed { linker, main: *main, interpreter: *interpreter, closure }
+    }
+
+    /// Maps everything else.
+    pub fn load(beginning: Beginning, request: &Request) -> Result<Loaded, Failure> {
+        let Beginning { parts, finder } = beginning;
         let listing = request.options.action == Action::Trace;
-        let parts = Parts { program, called, vdso, interpreter, memory: request.seal.image_memory() };
-        let program = Program::load(parts, finder, preloads, listing, &mut logger::line)?;
+        let program = Program::load(parts, finder, request.preloads(), listing, &mut logger::line)?;
         let Program { linker, finder, main, interpreter, vdso, closure } = program;
         let libc = linker.find_by_name(BASE_NAMESPACE, libc::SONAME);
         let maps = LinkMaps::default();
-        Ok(Start::Dynamic(Box::new(Loaded { linker, finder, maps, main, interpreter, vdso, libc, closure })))
+        Ok(Loaded { linker, finder, maps, main, interpreter, vdso, libc, closure })
     }
 }
 

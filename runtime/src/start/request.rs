@@ -1,6 +1,7 @@
 //! What this start is asked to do: by the kernel, the command line and the environment.
 
 use super::{disguise, help};
+use crate::audit::modules;
 use crate::auxv;
 use crate::environment::{self, Environment};
 use crate::glibc::cpu::CpuFeatures;
@@ -16,13 +17,18 @@ use loader::addr::Addr;
 use loader::error::Lossy;
 use loader::file::Opened;
 use loader::lookup;
-use loader::program;
+use loader::object::Object;
+use loader::program::{self, Preloads};
 use loader::reloc::PltMode;
 use loader::seal::tunables::SealTunables;
 use loader::search::finder::{self, SearchOptions};
 use loader::search::hwcaps::{Hwcaps, Machine};
 use loader::sys::{self, MemoryMap};
 use rustix::fd::IntoRawFd;
+
+/// Audit modules for the object itself, and for what it needs: to glibc the same.
+const DT_AUDIT: u64 = 0x6fff_fefc;
+const DT_DEPAUDIT: u64 = 0x6fff_fefb;
 
 /// The whole request.
 pub struct Request {
@@ -157,6 +163,22 @@ impl Request {
         self.environment.profile_output.unwrap_or(if self.secure { b"/var/profile" } else { b"/var/tmp" })
     }
 
+    /// The audit modules that the environment and the options name, and those of the program itself.
+    pub fn audit_modules(&self, program: &Object) -> Vec<CString> {
+        let asked = self.environment.audit.into_iter().chain(self.options.audit.into_iter().flatten());
+        let tags = [DT_AUDIT, DT_DEPAUDIT].into_iter().filter_map(|tag| program.dynamic_string(tag));
+        modules::names(asked.chain(tags), self.secure)
+    }
+
+    /// What is preloaded.
+    pub fn preloads(&self) -> Preloads<'static> {
+        Preloads {
+            environment: self.environment.preload.unwrap_or_default(),
+            option: self.options.preload.unwrap_or_default(),
+            secure: self.secure,
+        }
+    }
+
     /// How PLT slots are bound.
     pub fn binding(&self) -> PltMode {
         if self.environment.bind_now {
@@ -197,6 +219,9 @@ fn refuse(stack: &InitialStack, error: OptionError) -> ! {
     match error {
         OptionError::Unrecognized(name) => {
             logger::line(format_args!("{me}: unrecognized option '{}'", Lossy(name.to_bytes())));
+        }
+        OptionError::TooManyAudits => {
+            logger::line(format_args!("{me}: Fatal glibc error: Too many audit modules requested"));
         }
         OptionError::MissingProgram => logger::line(format_args!("{me}: missing program name")),
         OptionError::SealLevel(text) => {
