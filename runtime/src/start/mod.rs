@@ -150,7 +150,7 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
         Action::ListDiagnostics => help::diagnostics(stack, request, &cpu),
         Action::Run | Action::List | Action::Trace | Action::Verify => {}
     }
-    let beginning = match Beginning::new(stack, request, &cpu, hwcap_mask, base, dynamic)? {
+    let beginning = match Beginning::map(stack, request, &cpu, hwcap_mask, base, dynamic)? {
         Start::Dynamic(beginning) => *beginning,
         Start::Static(opened) => return static_program::start(stack, request, *opened, base, dynamic),
     };

@@ -81,7 +81,7 @@ pub struct Beginning {
 
 impl Beginning {
     /// Maps the program, unless the kernel has done so.
-    pub fn new(
+    pub fn map(
         stack: &mut InitialStack,
         request: &Request,
         cpu: &CpuFeatures,
