@@ -44,6 +44,7 @@ pub mod relro;
 pub mod seal;
 pub mod search;
 pub mod static_program;
+pub mod statistics;
 pub mod sys;
 pub mod tls;
 pub mod tunables;

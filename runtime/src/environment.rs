@@ -96,7 +96,7 @@ impl Environment {
                 b"LD_DYNAMIC_WEAK" if !secure => environment.dynamic_weak = true,
                 b"LD_LIBRARY_PATH" if !secure => environment.library_path = Some(value),
                 b"LD_PROFILE_OUTPUT" if !secure && !value.is_empty() => environment.profile_output = Some(value),
-                b"LD_DEBUG" if !secure => {
+                b"LD_DEBUG" => {
                     environment.debug = Some(value);
                     environment.bind_now |= logger::asks_for(value, "unused");
                 }

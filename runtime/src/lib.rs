@@ -20,6 +20,7 @@ pub mod options;
 pub mod process;
 pub mod services;
 pub mod start;
+pub mod statistics;
 pub mod word;
 
 use loader::sys;

@@ -5,12 +5,12 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
 use loader::error::Lossy;
-use loader::sys;
+use loader::{statistics, sys};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::fd::BorrowedFd;
 
 /// The categories of `LD_DEBUG`: name, log target and meaning as `LD_DEBUG=help` prints it.
-pub const CATEGORIES: [(&str, &str); 11] = [
+pub const CATEGORIES: [(&str, &str); 12] = [
     ("libs", "display library search paths"),
     ("reloc", "display relocation processing"),
     ("files", "display progress for input file"),
@@ -20,7 +20,8 @@ pub const CATEGORIES: [(&str, &str); 11] = [
     ("scopes", "display scope information"),
     ("seal", "display what is sealed"),
     ("all", "all previous options combined"),
-    ("unused", "determine unused DSOs"),
+    ("statistics", "display relocation statistics"),
+    ("unused", "determined unused DSOs"),
     ("help", "display this help message and exit"),
 ];
 /// How many of them `all` stands for.
@@ -82,8 +83,9 @@ pub fn asks_for(categories: &[u8], category: &str) -> bool {
     words(categories).any(|word| word == category.as_bytes())
 }
 
-/// Installs the logger with the categories that `LD_DEBUG` names; unknown words are reported.
-pub fn install(categories: &[u8]) {
+/// Installs the logger with the categories that `LD_DEBUG` names; unknown words are reported, and `help` ends the process. If they are not
+/// `heeded`, as in secure execution, that is all they do.
+pub fn install(categories: &[u8], heeded: bool) {
     let mut enabled = 0;
     let mut wants_help = false;
     for word in words(categories) {
@@ -99,7 +101,11 @@ pub fn install(categories: &[u8]) {
     if wants_help {
         help();
     }
+    if !heeded {
+        enabled = 0;
+    }
     ENABLED.store(enabled, Ordering::Relaxed);
+    statistics::COUNTING.store(enabled & bit("statistics").unwrap_or(0) != 0, Ordering::Relaxed);
     // Setting the logger twice is the only way this fails.
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(if enabled != 0 { LevelFilter::Trace } else { LevelFilter::Warn });

@@ -6,6 +6,7 @@ use crate::elf::version::{Version, Wanted};
 use crate::error::{LoadError, Lossy, Reason};
 use crate::lookup::{self, Class, Definition, Query, Scope, UniqueSymbols, SHN_ABS};
 use crate::object::{NamespaceId, Object, ObjectId, ObjectTable, Stay};
+use crate::statistics::{LOOKUPS, REMEMBERED};
 use alloc::collections::BTreeSet;
 use core::cell::{Cell, RefCell};
 use goblin::elf::sym::{STB_LOCAL, STB_WEAK, STT_GNU_IFUNC};
@@ -96,8 +97,14 @@ impl<'o> Binding<'_, 'o> {
     /// A symbol that must be defined and is not, or an index outside the table.
     pub fn resolve(&self, index: u32, class: Class) -> Result<Resolved, LoadError> {
         let last = self.last.get();
-        if (last.0, last.1) == (index, class) || index == 0 {
-            return Ok(if index == 0 { Resolved::Own(None) } else { last.2 });
+        if index == 0 {
+            return Ok(Resolved::Own(None));
+        }
+        if (last.0, last.1) == (index, class) {
+            if !matches!(last.2, Resolved::Own(_)) {
+                REMEMBERED.add(1);
+            }
+            return Ok(last.2);
         }
         let resolved = self.resolve_anew(index, class)?;
         self.last.set((index, class, resolved));
@@ -153,6 +160,7 @@ impl<'o> Binding<'_, 'o> {
     }
 
     fn look_up(&self, name: HashedName<'static>, version: Option<Wanted<'static>>, class: Class) -> Option<Definition> {
+        LOOKUPS.add(1);
         let query = Query { name, version, class, newest: false };
         let scope = self.own_scope.as_ref().unwrap_or(&self.binder.scope);
         let found = scope.find(&query, self.binder.unique);

@@ -13,6 +13,7 @@ use crate::got;
 use crate::linker::Linker;
 use crate::lookup::{self, Class, Definition, Query, Scope, UniqueSymbols, SHN_ABS};
 use crate::object::{NamespaceId, Object, ObjectId, Stay};
+use crate::statistics::LOOKUPS;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -232,6 +233,7 @@ impl Snapshot {
     }
 
     fn search(&self, from: &Linked, query: &Query<'_>) -> Option<Definition> {
+        LOOKUPS.add(1);
         let mut first_weak = None;
         let scopes = from.order.iter().flatten().filter_map(|index| self.scopes.get(*index));
         let found = scopes.clone().find_map(|scope| scope.search(0, query, &mut first_weak)).or(first_weak);

@@ -9,6 +9,7 @@ use crate::error::{LoadError, Lossy, Reason};
 use crate::image::Image;
 use crate::lookup::Class;
 use crate::object::{Object, ObjectId};
+use crate::statistics::RELATIVE;
 use crate::sys;
 use alloc::vec::Vec;
 use core::cell::Cell;
@@ -208,6 +209,7 @@ impl Pass<'_, '_, '_> {
     /// `R_X86_64_RELATIVE` in bulk: most of all relocations of most objects, sorted by address.
     fn relative(&self, relocations: &[Rela]) -> Result<(), LoadError> {
         let bias = self.image.bias;
+        RELATIVE.add(relocations.len() as u64);
         self.populate(relocations);
         for rela in relocations {
             if kind(rela) != reloc::R_X86_64_RELATIVE {

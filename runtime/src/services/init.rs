@@ -3,6 +3,7 @@
 use crate::audit;
 use crate::glibc::audit::Activity;
 use crate::process::{self, Arguments};
+use crate::statistics;
 use alloc::vec::Vec;
 use goblin::elf64::dynamic::DF_1_INITFIRST;
 use loader::addr::Addr;
@@ -171,4 +172,5 @@ fn finish_namespaces(is_meant: impl Fn(NamespaceId) -> bool) {
         }
         audit::activity(namespace, Activity::Consistent);
     }
+    statistics::show_final();
 }

@@ -15,6 +15,7 @@ use loader::linker::Linker;
 use loader::lookup::{Class, Definition, Query, Scope};
 use loader::object::{ObjectId, Stay};
 use loader::reloc;
+use loader::statistics::LOOKUPS;
 
 /// Where to look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +52,7 @@ pub fn find(place: Where, name: &[u8], version: Option<&[u8]>, caller: Addr) -> 
     let query = Query { name: HashedName::new(name), version: wanted, class: Class::Data, newest: true };
     let linker = &process.linker;
     let namespace = linker.namespace(linker.objects[label].namespace);
+    LOOKUPS.add(1);
     let found = Scope::new(&linker.objects, ids).find_after(skip, &query, &namespace.unique);
     let Some(found) = found else {
         let reason = Reason::UndefinedSymbol { symbol: name.to_vec(), version: version.map(<[u8]>::to_vec) };

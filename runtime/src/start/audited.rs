@@ -8,7 +8,7 @@ use super::objects::{Beginning, Listed};
 use super::request::Request;
 use super::{
     answer, arguments, check_versions, choose_layout, commit, hand_over, judged, log_scopes, make_main_thread,
-    publish_debugger, set_save_area, set_variables, system, tls_surplus, Circumstances, Failure, Target,
+    own_relative, publish_debugger, set_save_area, set_variables, system, tls_surplus, Circumstances, Failure, Target,
 };
 use crate::audit::{self, modules, trampoline};
 use crate::glibc::audit::Activity;
@@ -18,6 +18,7 @@ use crate::initial_stack::InitialStack;
 use crate::options::Action;
 use crate::process::{self, Process};
 use crate::services::{lazy, link, open};
+use crate::statistics::Times;
 use alloc::ffi::CString;
 use alloc::vec::Vec;
 use loader::addr::Addr;
@@ -38,9 +39,9 @@ pub fn run(
     names: &[CString],
 ) -> Result<Target, Failure> {
     let isa_1 = circumstances.cpu.isa_1;
-    prepare(stack, request, circumstances, beginning, names.len())?;
+    let mut times = prepare(stack, request, circumstances, beginning, names.len())?;
     modules::load(names, request.secure);
-    let closure = load_closure(request)?;
+    let closure = times.loading(|| load_closure(request))?;
     check_layout()?;
     if matches!(request.options.action, Action::List | Action::Trace) {
         let process = process::enter();
@@ -49,9 +50,10 @@ pub fn run(
     }
     let order = check(stack, &closure, isa_1)?;
     // SAFETY: the thread pointer is set up.
-    unsafe { link_closure(&order, &closure)? };
+    times.relocation(|| unsafe { link_closure(&order, &closure) })?;
     audit::activity(BASE_NAMESPACE, Activity::Consistent);
     commit(process::layout())?;
+    times.show(own_relative);
     // SAFETY: everything is relocated, and no thread but those of modules is there.
     Ok(unsafe { hand_over(&order) })
 }
@@ -63,8 +65,8 @@ fn prepare(
     circumstances: Circumstances,
     beginning: Beginning,
     module_count: usize,
-) -> Result<(), Failure> {
-    let Circumstances { base, cpu, tunables } = circumstances;
+) -> Result<Times, Failure> {
+    let Circumstances { base, cpu, tunables, times } = circumstances;
     let Beginning { parts, finder } = beginning;
     let seal = judged(request, &parts.program);
     // The glibc that is in use is not known before libc.so.6 is there; `check_layout` looks whether it is this one.
@@ -119,7 +121,7 @@ fn prepare(
     abi::publish_namespace(&mut process);
     abi::publish_modules(&process);
     abi::count_adds(process.linker.namespace(BASE_NAMESPACE).list.len() as u64);
-    Ok(())
+    Ok(times)
 }
 
 /// Room in static TLS for the C library and others of a module's namespace.

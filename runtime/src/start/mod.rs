@@ -23,6 +23,7 @@ use crate::initial_stack::{AuxKey, InitialStack};
 use crate::options::Action;
 use crate::process::{self, Arguments, Process};
 use crate::services::{fork, init, lazy, link, open, seal};
+use crate::statistics::{Cycles, Times};
 use alloc::string::String;
 use alloc::vec::Vec;
 use goblin::elf64::program_header::PT_GNU_STACK;
@@ -56,6 +57,8 @@ pub struct Circumstances {
     pub cpu: CpuFeatures,
     /// glibc's tunables.
     pub tunables: TunableSet<'static>,
+    /// How long it has taken so far.
+    pub times: Times,
 }
 
 /// Why the program can't be started.
@@ -88,6 +91,7 @@ impl From<LoadError> for Failure {
 /// Called once by `_start`, with the kernel's stack pointer and the addresses of this image and its dynamic section; the image is
 /// relocated.
 pub unsafe extern "C" fn start(stack: *mut usize, base: usize, dynamic: usize) -> Target {
+    let began = Cycles::now();
     // SAFETY: the caller's contract.
     let mut stack = unsafe { InitialStack::new(stack) };
     if stack.aux(AuxKey::Secure).is_some_and(|secure| secure != 0) {
@@ -95,7 +99,7 @@ pub unsafe extern "C" fn start(stack: *mut usize, base: usize, dynamic: usize) -
     }
     let request = Request::read(&mut stack, Addr(base));
     crate::logger::set_arguments(stack.argv());
-    match run(&mut stack, &request, Addr(base), Addr(dynamic)) {
+    match run(&mut stack, &request, Addr(base), Addr(dynamic), Times::new(began)) {
         Ok(target) => target,
         Err(failure) => report(&stack, &failure),
     }
@@ -133,7 +137,13 @@ fn tell_versions(stack: &InitialStack, errors: &[LoadError]) {
     }
 }
 
-fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -> Result<Target, Failure> {
+fn run(
+    stack: &mut InitialStack,
+    request: &Request,
+    base: Addr,
+    dynamic: Addr,
+    mut times: Times,
+) -> Result<Target, Failure> {
     images::own(base, request.seal.image_memory())?;
     let tunables_table = tables::tunables_v2_36::TUNABLES;
     let mut tunables = request.glibc_tunables(tunables_table, stack);
@@ -150,15 +160,15 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
         Action::ListDiagnostics => help::diagnostics(stack, request, &cpu),
         Action::Run | Action::List | Action::Trace | Action::Verify => {}
     }
-    let beginning = match Beginning::map(stack, request, &cpu, hwcap_mask, base, dynamic)? {
+    let beginning = match times.loading(|| Beginning::map(stack, request, &cpu, hwcap_mask, base, dynamic))? {
         Start::Dynamic(beginning) => *beginning,
         Start::Static(opened) => return static_program::start(stack, request, *opened, base, dynamic),
     };
     let modules = request.audit_modules(&beginning.parts.program);
     if !modules.is_empty() {
-        return audited::run(stack, request, Circumstances { base, cpu, tunables }, beginning, &modules);
+        return audited::run(stack, request, Circumstances { base, cpu, tunables, times }, beginning, &modules);
     }
-    let mut loaded = Loaded::load(beginning, request)?;
+    let mut loaded = times.loading(|| Loaded::load(beginning, request))?;
     if matches!(request.options.action, Action::List | Action::Trace) {
         return answer(stack, request, loaded.listed());
     }
@@ -209,13 +219,20 @@ fn run(stack: &mut InitialStack, request: &Request, base: Addr, dynamic: Addr) -
         static_tls: abi::static_room(layout, &tls_info),
     });
     // SAFETY: the thread pointer is set up.
-    unsafe { link_all(&order, binding)? };
+    times.relocation(|| unsafe { link_all(&order, binding) })?;
     // SAFETY: the control block is the main thread's; every image is relocated.
     unsafe { tls::initialise_main_thread(tls::thread_pointer()) };
     process::prepare_gate().map_err(|e| system("cannot allocate memory", e))?;
     commit(layout)?;
+    times.show(own_relative);
     // SAFETY: everything is relocated, and this is the only thread.
     Ok(unsafe { hand_over(&order) })
+}
+
+/// By how many relative relocations the interpreter has relocated itself.
+fn own_relative() -> u64 {
+    let process = process::enter();
+    process.linker.objects[process.interpreter].dynamic.relative_count
 }
 
 /// Answers instead of a start. What versions lack is said, and nothing follows from it.

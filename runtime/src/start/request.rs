@@ -53,6 +53,9 @@ impl Request {
     pub fn read(stack: &mut InitialStack, base: Addr) -> Request {
         let secure = stack.aux(AuxKey::Secure).unwrap_or(0) != 0;
         let environment = Environment::read(stack, secure);
+        // The words are read in secure execution too; whether they have an effect there the administrator says.
+        let heeded = !secure || environment.debug.is_some() && is_debugging_allowed();
+        logger::install(environment.debug.unwrap_or_default(), heeded);
         if secure {
             stack.retain_environment(environment::is_safe);
             if environment.trace.is_some() {
@@ -64,7 +67,6 @@ impl Request {
             auxv::show(stack);
         }
         lookup::DYNAMIC_WEAK.store(environment.dynamic_weak, Ordering::Relaxed);
-        logger::install(environment.debug.unwrap_or_default());
         redirect(&environment);
         let mut seal = SealTunables::parse(environment.tunables.unwrap_or_default(), secure);
         // The kernel names no interpreter, or this image is the program itself: invoked directly.
@@ -150,11 +152,7 @@ impl Request {
 
     /// glibc's tunables as the environment sets them.
     pub fn glibc_tunables(&self, table: &'static [Tunable], stack: &InitialStack) -> TunableSet<'static> {
-        let mode = if self.secure {
-            Mode::Secure { suid_debug: sys::file_id(c"/etc/suid-debug").is_ok() }
-        } else {
-            Mode::Ordinary
-        };
+        let mode = if self.secure { Mode::Secure { suid_debug: is_debugging_allowed() } } else { Mode::Ordinary };
         TunableSet::from_environment(table, mode, stack.environment())
     }
 
@@ -198,6 +196,11 @@ impl Request {
         }
         finder::origin_of(opened.path.to_bytes())
     }
+}
+
+/// Whether privileged programs may be debugged.
+fn is_debugging_allowed() -> bool {
+    sys::file_id(c"/etc/suid-debug").is_ok()
 }
 
 fn redirect(environment: &Environment) {
