@@ -78,8 +78,9 @@ pub fn close(id: ObjectId) -> Result<(), LoadError> {
     {
         let mut process = process::enter();
         let object = &mut process.linker.objects[id];
-        // What can't be unloaded can be closed any number of times.
-        if object.stay == Stay::Forever {
+        // What was opened and came to stay can be closed any number of times; objects of the start count, as in glibc.
+        let of_the_start = object.local_scope.is_empty();
+        if object.stay == Stay::Forever && !of_the_start {
             return Ok(());
         }
         if object.open_count == 0 {
@@ -89,6 +90,9 @@ pub fn close(id: ObjectId) -> Result<(), LoadError> {
         if object.open_count > 0 {
             let name = Lossy(object.name.to_bytes());
             log::debug!(target: "files", "\nclosing file={name}; direct_opencount={}", object.open_count);
+        }
+        if object.stay == Stay::Forever {
+            return Ok(());
         }
         // A destructor that closes another object: whoever runs it looks again when it returns.
         if process.collector != 0 {

@@ -294,9 +294,7 @@ fn find_loaded(
     if let Some(id) = process.linker.find_by_name(transaction.namespace, name) {
         return Ok(Some(id));
     }
-    let Ok(opened) = process.finder.open(name, Some(asker), &process.linker.objects) else {
-        return Ok(None);
-    };
+    let opened = process.finder.open(name, Some(asker), &process.linker.objects)?;
     let list = &process.linker.namespace(transaction.namespace).list;
     Ok(list.iter().copied().find(|id| process.linker.objects[*id].file == Some(opened.status.id)))
 }
@@ -411,7 +409,8 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
     let order = order::sort_rooted(closure, root, |id| &process.linker.objects[id].needed);
     let new_order: Vec<ObjectId> = order.iter().rev().copied().filter(|id| new.contains(id)).collect();
     let wanted = match process.binding {
-        PltMode::Lazy if mode & mode::NOW != 0 => PltMode::Now,
+        // Both together are RTLD_LAZY, as in glibc.
+        PltMode::Lazy if mode & mode::LAZY == 0 => PltMode::Now,
         PltMode::Lazy if process.level() == SealLevel::Enforced || mode & mode::AUDIT != 0 => PltMode::Eager,
         other => other,
     };
