@@ -41,6 +41,7 @@ pub mod order;
 pub mod program;
 pub mod reloc;
 pub mod relro;
+pub mod rule;
 pub mod seal;
 pub mod search;
 pub mod static_program;

@@ -7,6 +7,7 @@ use crate::error::{LoadError, Lossy, Reason};
 use crate::file::{self, Opened};
 use crate::lookup::UniqueSymbols;
 use crate::object::{Kind, NamespaceId, Object, ObjectId, ObjectTable, BASE_NAMESPACE};
+use crate::rule::{holds, Rule};
 use crate::seal::tunables::ImageMemory;
 use crate::search::finder::{self, Finder};
 use crate::sys;
@@ -299,6 +300,9 @@ impl Linker {
     pub fn missing_versions(&self, id: ObjectId) -> Vec<LoadError> {
         let object = &self.objects[id];
         let mut missing = Vec::new();
+        if !holds(Rule::VersionsChecked) {
+            return missing;
+        }
         // Only of objects that use the C library; the library itself can know nothing of its own marker.
         let uses_libc = |n: &&Need<'_>| n.file.starts_with(b"libc.so.");
         let names_relr = |n: &Need<'_>| n.versions.iter().any(|v| v.version.name == b"GLIBC_ABI_DT_RELR");

@@ -6,6 +6,7 @@
 use crate::elf::symbols::{BloomFilter, HashedName, Sym, Symbols};
 use crate::elf::version::{Versions, Wanted, VERSYM_HIDDEN, VERSYM_VERSION};
 use crate::object::{Kind, Object, ObjectId, ObjectTable};
+use crate::rule::{holds, Rule};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -128,12 +129,12 @@ impl Scope {
             if !filter.may_hold(query.name.gnu) {
                 continue;
             }
-            if query.class == Class::Copy && entry.is_executable {
+            if entry.is_executable && (query.class == Class::Copy || !holds(Rule::ProgramInterposes)) {
                 continue;
             }
             if let Some(symbol) = entry.find(query) {
                 let found = Definition { object: entry.id, symbol };
-                if symbol.st_info >> 4 == STB_WEAK && DYNAMIC_WEAK.load(Ordering::Relaxed) {
+                if symbol.st_info >> 4 == STB_WEAK && DYNAMIC_WEAK.load(Ordering::Relaxed) && holds(Rule::DynamicWeak) {
                     *first_weak = first_weak.or(Some(found));
                     continue;
                 }
@@ -147,7 +148,7 @@ impl Scope {
 impl Definition {
     /// Whether there is one of its name in a namespace, whatever the scopes (`STB_GNU_UNIQUE`).
     pub fn is_unique(&self) -> bool {
-        self.symbol.st_info >> 4 == STB_GNU_UNIQUE
+        self.symbol.st_info >> 4 == STB_GNU_UNIQUE && holds(Rule::UniqueIsUnique)
     }
 }
 
@@ -185,17 +186,18 @@ impl ScopeEntry {
         match &query.version {
             Some(wanted) => match self.versions.get(versym) {
                 Some(v) if v.hash == wanted.version.hash && v.name == wanted.version.name => Verdict::Accept,
-                Some(_) => Verdict::Refuse,
+                Some(_) if holds(Rule::VersionsMatch) => Verdict::Refuse,
+                Some(_) => Verdict::Accept,
                 // The base definition does for a reference that does not insist.
                 None if !wanted.exact && versym & VERSYM_HIDDEN == 0 => Verdict::Accept,
                 None => Verdict::Refuse,
             },
             // No version asked for: the base definition, else the first ("oldest") version; for `dlsym` the default one.
             None => {
-                let limit = if query.newest { 2 } else { 3 };
+                let limit = if query.newest || !holds(Rule::OldestForUnversioned) { 2 } else { 3 };
                 if versym & VERSYM_VERSION < limit {
                     Verdict::Accept
-                } else if versym & VERSYM_HIDDEN == 0 {
+                } else if versym & VERSYM_HIDDEN == 0 || !holds(Rule::HiddenVersions) {
                     Verdict::AcceptIfAlone
                 } else {
                     Verdict::Refuse

@@ -4,6 +4,7 @@
 //! (`glibc.rtld.dynamic_sort=2`): a depth-first walk, entered from the last object of the breadth-first list.
 
 use crate::object::ObjectId;
+use crate::rule::{holds, Rule};
 use alloc::vec::Vec;
 
 /// Sorts `list` (the root, then its closure breadth first) so that every object comes before what it depends on. Constructors run
@@ -54,7 +55,9 @@ fn sort_from<'d>(
             }
         }
     }
-    finished.reverse();
+    if holds(Rule::DependenciesFirst) {
+        finished.reverse();
+    }
     finished
 }
 

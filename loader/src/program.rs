@@ -9,6 +9,7 @@ use crate::file::{self, Opened};
 use crate::image::Image;
 use crate::linker::{Linker, Transaction};
 use crate::object::{Kind, Object, ObjectId, ObjectTable, Origin, Stage, BASE_NAMESPACE};
+use crate::rule::{holds, Rule};
 use crate::seal::tunables::{ImageMemory, SealTunables};
 use crate::seal::vvar;
 use crate::seal::{self, plan::SealPlan};
@@ -101,7 +102,10 @@ impl Program {
         for wanted in preloads.all(&list) {
             roots.extend(wanted.load(&mut linker, &mut transaction, &mut finder, main, warn)?);
         }
-        let closure = linker.closure(&mut transaction, &mut finder, &roots)?;
+        let mut closure = linker.closure(&mut transaction, &mut finder, &roots)?;
+        if !holds(Rule::PreloadedFirst) {
+            closure[1..].rotate_left(roots.len() - 1);
+        }
         finder.rest();
         settle(&mut linker, interpreter, &closure);
         Ok(Program { linker, finder, main, interpreter, vdso, closure })

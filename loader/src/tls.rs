@@ -7,6 +7,7 @@ use crate::addr::{Addr, VAddr};
 use crate::elf::header::{self, ProgramHeader};
 use crate::error::Reason;
 use crate::image::Image;
+use crate::rule::{holds, Rule};
 use goblin::elf64::program_header::PT_TLS;
 
 /// `PT_TLS` of an object.
@@ -115,7 +116,8 @@ impl StaticLayout {
     pub fn place(&mut self, tls: &TlsSegment) -> Option<u64> {
         let first = tls.first_byte.wrapping_neg() & (tls.align - 1);
         let end = self.used.checked_add(tls.block_size)?.checked_sub(first.min(self.used + tls.block_size))?;
-        let offset = end.checked_add(tls.align - 1)? & !(tls.align - 1);
+        let align = if holds(Rule::TlsAlignment) { tls.align } else { 1 };
+        let offset = end.checked_add(align - 1)? & !(align - 1);
         let offset = offset.checked_add(first)?;
         self.used = offset;
         self.align = self.align.max(tls.align);

@@ -2,6 +2,7 @@
 
 use crate::initial_stack::InitialStack;
 use crate::logger;
+use loader::rule::{holds, Rule};
 use loader::tunables::parse_number;
 
 /// What the environment asks for. In secure execution only what glibc reads then is here.
@@ -94,7 +95,9 @@ impl Environment {
                 b"LD_SHOW_AUXV" if !secure => environment.show_auxv = true,
                 b"LD_ORIGIN_PATH" if !secure => environment.origin_path = Some(value),
                 b"LD_DYNAMIC_WEAK" if !secure => environment.dynamic_weak = true,
-                b"LD_LIBRARY_PATH" if !secure => environment.library_path = Some(value),
+                b"LD_LIBRARY_PATH" if !secure || !holds(Rule::LibraryPathInSecureMode) => {
+                    environment.library_path = Some(value)
+                }
                 b"LD_PROFILE_OUTPUT" if !secure && !value.is_empty() => environment.profile_output = Some(value),
                 b"LD_DEBUG" => {
                     environment.debug = Some(value);
@@ -111,5 +114,5 @@ impl Environment {
 /// Whether secure execution keeps a `NAME=value` string for the program and its children.
 pub fn is_safe(entry: &[u8]) -> bool {
     let name = entry.split(|&b| b == b'=').next().unwrap_or(entry);
-    !UNSAFE.contains(&name) && !UNSAFE_TOO.contains(&name)
+    !holds(Rule::VariablesInSecureMode) || (!UNSAFE.contains(&name) && !UNSAFE_TOO.contains(&name))
 }

@@ -2,7 +2,7 @@
 
 use crate::manifest::{Case, Object};
 use crate::process::{self, Ending};
-use crate::relocations;
+use crate::{edit, relocations};
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
@@ -92,13 +92,28 @@ fn build_object(case: &Case, object: &Object, tree: &Path) -> Result<(), String>
     let output = process::capture(command.current_dir(tree), b"", COMPILATION);
     let output = output.map_err(|e| format!("{command:?}: {e}"))?;
     if output.ending == Ending::Exit(0) {
-        let bytes = fs::read(&out).map_err(io)?;
+        let mut bytes = fs::read(&out).map_err(io)?;
+        for (tag, value) in &object.dynamic {
+            edit::set_dynamic(&mut bytes, dynamic_tag(tag)?, *value).map_err(|e| format!("{}: {e}", object.out))?;
+        }
+        if !object.dynamic.is_empty() {
+            process::write_executable(&out, &bytes).map_err(io)?;
+        }
         return match relocations::missing(&bytes, &object.relocations)? {
             Some(missing) => Err(format!("{}: the linker made no {missing} relocation", object.out)),
             None => Ok(()),
         };
     }
     Err(format!("building {}: {command:?}\n{}", object.out, String::from_utf8_lossy(&output.stderr)))
+}
+
+/// The tags that manifests may name.
+fn dynamic_tag(name: &str) -> Result<u64, String> {
+    match name {
+        "DT_FLAGS" => Ok(30),
+        "DT_FLAGS_1" => Ok(0x6fff_fffb),
+        _ => Err(format!("dynamic: {name} is none of DT_FLAGS, DT_FLAGS_1")),
+    }
 }
 
 /// Time limit of one compiler run.

@@ -1,6 +1,6 @@
 //! Changing a program header of a linked file: what newer linkers write and this machine's may not.
 
-use object::elf::{FileHeader64, ProgramHeader64, ProgramType};
+use object::elf::{FileHeader64, ProgramHeader64, ProgramType, PT_DYNAMIC};
 use object::read::elf::{FileHeader, SectionHeader};
 use object::{pod, Endianness, LittleEndian as LE};
 
@@ -38,6 +38,27 @@ pub fn point(bytes: &mut [u8], from: &[ProgramType], to: ProgramType, section: &
     Ok(())
 }
 
+/// Sets the value of the entries of the dynamic section with this tag.
+///
+/// # Errors
+/// There is no such entry, or it is no ELF file.
+pub fn set_dynamic(bytes: &mut [u8], tag: u64, value: u64) -> Result<(), String> {
+    let read = |e: object::read::Error| e.to_string();
+    let header = FileHeader64::<Endianness>::parse(&*bytes).map_err(read)?;
+    let endian = header.endian().map_err(read)?;
+    let headers = header.program_headers(endian, &*bytes).map_err(read)?;
+    let dynamic = headers.iter().find(|h| h.p_type.get(endian) == PT_DYNAMIC).ok_or("no dynamic section")?;
+    let (at, size) = (dynamic.p_offset.get(endian) as usize, dynamic.p_filesz.get(endian) as usize);
+    let section = bytes.get_mut(at..at + size).ok_or("a dynamic section outside the file")?;
+    let entries = section.chunks_exact_mut(16).filter(|entry| entry[..8] == tag.to_le_bytes());
+    let count = entries.map(|entry| entry[8..].copy_from_slice(&value.to_le_bytes())).count();
+    if count == 0 {
+        Err(format!("no dynamic entry with tag {tag:#x}"))
+    } else {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,5 +72,15 @@ mod tests {
         let header = FileHeader64::<Endianness>::parse(bytes.as_slice()).expect("still an ELF file");
         let headers = header.program_headers(Endianness::Little, bytes.as_slice()).expect("headers");
         assert!(headers.iter().any(|h| h.p_type.get(Endianness::Little) == PT_GNU_MUTABLE));
+    }
+
+    #[test]
+    fn a_dynamic_entry_is_set() {
+        const DT_STRSZ: u64 = 10;
+        let mut bytes = std::fs::read("/bin/true").expect("a program");
+        let before = bytes.clone();
+        set_dynamic(&mut bytes, DT_STRSZ, 1).expect("every object has one");
+        assert!(bytes != before && bytes.len() == before.len());
+        assert!(set_dynamic(&mut bytes, 0x1234_5678, 1).is_err());
     }
 }

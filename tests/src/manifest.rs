@@ -65,6 +65,9 @@ pub struct Object {
     /// `R_X86_64_`, or `RELR`: whether a linker emits them depends on its version and its defaults.
     #[serde(default)]
     pub relocations: Vec<String>,
+    /// Values that entries of the dynamic section get after linking, by their tags as in the gABI: what no flag of a linker gives.
+    #[serde(default)]
+    pub dynamic: BTreeMap<String, u64>,
     /// DT_SONAME.
     pub soname: Option<String>,
     /// DT_RUNPATH.

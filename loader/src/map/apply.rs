@@ -3,6 +3,7 @@
 use crate::addr::{range_len, Addr, Bias, PAGE_SIZE};
 use crate::map::plan::{MapPlan, Region, Source};
 use crate::map::valgrind;
+use crate::rule::{holds, Rule};
 use crate::sys::{self, Place, Prot};
 use core::ops::Range;
 use rustix::fd::BorrowedFd;
@@ -83,7 +84,8 @@ fn reserve(plan: &MapPlan, len: usize) -> Result<Range<Addr>, Errno> {
         let start = unsafe { sys::map_anonymous(Place::Free(at), len, Prot::NONE, false)? };
         return Ok(start..Addr(start.0 + len));
     }
-    let align = usize::try_from(plan.align).map_err(|_| Errno::NOMEM)?;
+    let align = if holds(Rule::SegmentAlignment) { plan.align } else { PAGE_SIZE };
+    let align = usize::try_from(align).map_err(|_| Errno::NOMEM)?;
     let slack = align - PAGE_SIZE as usize;
     let total = len.checked_add(slack).ok_or(Errno::NOMEM)?;
     // SAFETY: the kernel chooses the place.

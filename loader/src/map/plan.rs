@@ -8,11 +8,12 @@ use crate::addr::{VAddr, PAGE_SIZE};
 use crate::elf::header::ProgramHeader;
 use crate::error::Reason;
 use crate::relro::{self, RelroPages};
+use crate::rule::{holds, Rule};
 use crate::sys::Prot;
 use alloc::vec::Vec;
 use core::ops::Range;
 use goblin::elf64::header::ET_EXEC;
-use goblin::elf64::program_header::PT_LOAD;
+use goblin::elf64::program_header::{PF_X, PT_LOAD};
 
 /// Where the bytes of a region come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,7 +139,7 @@ impl Segment {
             pages: start.page_floor()..page_end,
             file_end: VAddr(h.p_vaddr + h.p_filesz),
             offset,
-            prot: Prot::from_segment_flags(h.p_flags),
+            prot: Prot::from_segment_flags(if holds(Rule::SegmentProtection) { h.p_flags } else { h.p_flags | PF_X }),
             align,
         })
     }

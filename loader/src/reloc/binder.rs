@@ -6,6 +6,7 @@ use crate::elf::version::{Version, Wanted};
 use crate::error::{LoadError, Lossy, Reason};
 use crate::lookup::{self, Class, Definition, Query, Scope, UniqueSymbols, SHN_ABS};
 use crate::object::{NamespaceId, Object, ObjectId, ObjectTable, Stay};
+use crate::rule::{holds, Rule};
 use crate::statistics::{LOOKUPS, REMEMBERED};
 use alloc::collections::BTreeSet;
 use core::cell::{Cell, RefCell};
@@ -68,7 +69,7 @@ impl<'o> Binder<'o> {
     /// The binding of one object.
     pub fn object<'b>(&'b self, id: ObjectId) -> Binding<'b, 'o> {
         let object = &self.objects[id];
-        let symbolic = object.dynamic.has_flag(DF_SYMBOLIC);
+        let symbolic = object.dynamic.has_flag(DF_SYMBOLIC) && holds(Rule::SymbolicFirst);
         let own_scope = (symbolic || !object.local_scope.is_empty()).then(|| {
             let mut ids = alloc::vec::Vec::new();
             if symbolic {
@@ -128,7 +129,7 @@ impl<'o> Binding<'_, 'o> {
         let version = symbols.version_index(index).and_then(|v| self.object.versions.get(v));
         match self.find(reference, name, version, class) {
             Some(found) => Ok(Resolved::Defined(found)),
-            None if binding == STB_WEAK => Ok(Resolved::UndefinedWeak),
+            None if binding == STB_WEAK && holds(Rule::WeakUndefinedIsNull) => Ok(Resolved::UndefinedWeak),
             None => Err(complain(Reason::UndefinedSymbol {
                 symbol: name.name.to_vec(),
                 version: version.map(|v| v.name.to_vec()),
@@ -145,7 +146,11 @@ impl<'o> Binding<'_, 'o> {
     ) -> Option<Definition> {
         let version = version.map(|version| Wanted { version, exact: false });
         let mut found = self.look_up(name, version, class);
-        if lookup::is_protected(reference) && reference.st_shndx != 0 && found.is_none_or(|f| f.object != self.id) {
+        if lookup::is_protected(reference)
+            && holds(Rule::ProtectedBindsLocally)
+            && reference.st_shndx != 0
+            && found.is_none_or(|f| f.object != self.id)
+        {
             // A protected definition is preferred to anybody else's, but an address that the executable has made canonical
             // (its PLT entry) must be kept where addresses are compared.
             let definer = if class == Class::Plt { found } else { self.look_up(name, version, Class::Plt) };
@@ -257,7 +262,7 @@ impl Resolved {
 
 /// Whether a definition's value is what its resolver answers.
 pub fn is_ifunc(symbol: &Sym) -> bool {
-    symbol.st_info & 0xf == STT_GNU_IFUNC && symbol.st_shndx != 0
+    symbol.st_info & 0xf == STT_GNU_IFUNC && symbol.st_shndx != 0 && holds(Rule::IfuncCalled)
 }
 
 /// A symbol's value in the process.

@@ -9,6 +9,7 @@ use crate::error::{LoadError, Lossy, Reason};
 use crate::image::Image;
 use crate::lookup::Class;
 use crate::object::{Object, ObjectId};
+use crate::rule::{holds, Rule};
 use crate::statistics::RELATIVE;
 use crate::sys;
 use alloc::vec::Vec;
@@ -256,7 +257,7 @@ impl Pass<'_, '_, '_> {
                 self.add_bias(VAddr(entry))?;
                 next = VAddr(entry.wrapping_add(8));
             } else {
-                for bit in (1..64).filter(|bit| entry >> bit & 1 != 0) {
+                for bit in (1..64).filter(|bit| entry >> bit & 1 != 0 && holds(Rule::RelrBitmaps)) {
                     self.add_bias(VAddr(next.0.wrapping_add(8 * (bit - 1))))?;
                 }
                 next = VAddr(next.0.wrapping_add(8 * 63));
@@ -345,7 +346,7 @@ impl Pass<'_, '_, '_> {
             value = value.wrapping_sub(self.image.bias.run_time(VAddr(rela.r_offset)).0 as u64);
             (i32::try_from(value as i64).is_ok(), "R_X86_64_PC32")
         };
-        if !fits {
+        if !fits && holds(Rule::OverflowChecked) {
             let name = self.object.symbols.get(symbol_index(rela)).map_or(&b""[..], |s| self.object.symbols.name(s));
             let reason = Reason::Overflow { symbol: name.to_vec(), relocation };
             log::warn!("{reason}");
@@ -356,7 +357,7 @@ impl Pass<'_, '_, '_> {
     fn size(&self, rela: &Rela) -> Result<(), LoadError> {
         let resolved = self.binding.resolve(symbol_index(rela), Class::Data)?;
         let size = self.binding.definer(&resolved).and_then(|(_, _, symbol)| symbol).map_or(0, |s| s.st_size);
-        let value = size.wrapping_add(rela.r_addend as u64);
+        let value = size.wrapping_add(if holds(Rule::SizeAddend) { rela.r_addend as u64 } else { 0 });
         if kind(rela) == reloc::R_X86_64_SIZE64 {
             return self.store(rela.r_offset, value);
         }
@@ -449,7 +450,7 @@ impl Pass<'_, '_, '_> {
         else {
             return Ok(());
         };
-        let size = original.st_size.min(reference.st_size);
+        let size = if holds(Rule::CopyRelocation) { original.st_size.min(reference.st_size) } else { 0 };
         if original.st_size > reference.st_size {
             log::warn!(
                 "Symbol `{}' has different size in shared object, consider re-linking",

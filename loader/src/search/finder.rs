@@ -4,6 +4,7 @@ use crate::addr::Addr;
 use crate::error::{LoadError, Lossy, Reason};
 use crate::file::{self, OpenError, Opened};
 use crate::object::{Kind, Object, ObjectId, ObjectTable};
+use crate::rule::{holds, Rule};
 use crate::search::cache::{Cache, Ranking};
 use crate::search::directories::{Directories, SearchList};
 use crate::search::dst::{self, Tokens};
@@ -256,7 +257,7 @@ impl Finder {
 
     fn tokens<'t>(&self, object: Option<&'t Object>) -> Tokens<'t> {
         Tokens {
-            origin: object.and_then(|o| o.origin.as_deref()),
+            origin: object.and_then(|o| o.origin.as_deref()).filter(|_| holds(Rule::OriginExpanded)),
             platform: self.options.platform,
             layout: self.layout,
             secure: self.options.secure,
@@ -297,13 +298,17 @@ impl Finder {
             let string = at.and_then(|at| object.symbols.string(at)).filter(|_| !inhibited);
             string.map_or_else(SearchList::default, |path| self.directories.rpath(path, &tokens))
         };
-        let rpath = if dynamic.runpath.is_none() { list(dynamic.rpath) } else { Default::default() };
+        let rpath = if dynamic.runpath.is_none() || !holds(Rule::RunpathEndsRpath) {
+            list(dynamic.rpath)
+        } else {
+            Default::default()
+        };
         let runpath = list(dynamic.runpath);
         let paths = ObjectPaths {
             rpath,
             runpath,
             has_runpath: dynamic.runpath.is_some(),
-            no_default: dynamic.has_flag_1(DF_1_NODEFLIB),
+            no_default: dynamic.has_flag_1(DF_1_NODEFLIB) && holds(Rule::NoDefaultDirectories),
         };
         self.paths.insert(id, paths);
     }
@@ -337,7 +342,8 @@ impl Finder {
         privileged: bool,
     ) -> Result<Result<Opened, bool>, LoadError> {
         let mut wrong_class = false;
-        let chain = core::iter::successors(asker, |id| objects[*id].loader).filter_map(|id| self.paths.get(&id));
+        let chain = core::iter::successors(asker, |id| objects[*id].loader.filter(|_| holds(Rule::RpathInherited)));
+        let chain = chain.filter_map(|id| self.paths.get(&id));
         let executable = self.executable.and_then(|id| self.paths.get(&id));
         let lent = executable
             .filter(|paths| self.lends_runpath && paths.has_runpath)

@@ -10,6 +10,7 @@
 //! [`Lookup`] walks through this as a plan: it names the next thing to try, the caller does the opening.
 #![deny(unsafe_code)]
 
+use crate::rule::{holds, Rule};
 use alloc::vec::Vec;
 
 use super::directories::{Directories, DirectoryId, Presence, SearchList};
@@ -83,7 +84,7 @@ pub struct Lookup<'p, C> {
     chain: C,
     common: &'p CommonPaths,
     stage: Stage,
-    list: Option<(Source, &'p SearchList)>,
+    list: Listed<'p>,
     /// Position in the current list, and in the tree of subdirectories.
     position: usize,
     node: usize,
@@ -95,6 +96,9 @@ pub struct Lookup<'p, C> {
     /// A directory in which a file was tried without knowing whether there is such a directory.
     tried: Option<(DirectoryId, usize)>,
 }
+
+/// A list of directories, and where it is from.
+type Listed<'p> = Option<(Source, &'p SearchList)>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -110,7 +114,7 @@ impl<'p, C: Iterator<Item = &'p ObjectPaths> + Clone> Lookup<'p, C> {
     /// The plan for `name`, which has no slash. `executable` is the object whose DT_RPATH counts for everybody.
     pub fn new(name: &'p [u8], chain: C, executable: Option<&'p ObjectPaths>, common: &'p CommonPaths) -> Self {
         let asker = chain.clone().next();
-        let uses_rpath = !asker.is_some_and(|asker| asker.has_runpath);
+        let uses_rpath = !asker.is_some_and(|asker| asker.has_runpath) || !holds(Rule::RunpathEndsRpath);
         Lookup {
             name,
             asker,
@@ -250,11 +254,11 @@ impl<'p, C: Iterator<Item = &'p ObjectPaths> + Clone> Lookup<'p, C> {
             Stage::Rpath(index) => return self.next_rpath(index),
             Stage::LibraryPath => {
                 self.stage = Stage::Runpath;
-                Some((Source::LibraryPath, &self.common.library_path))
+                self.path_lists().0
             }
             Stage::Runpath => {
                 self.stage = Stage::Cache;
-                self.asker.map(|asker| (Source::Runpath, &asker.runpath))
+                self.path_lists().1
             }
             Stage::Cache => {
                 self.stage = Stage::Default;
@@ -271,6 +275,17 @@ impl<'p, C: Iterator<Item = &'p ObjectPaths> + Clone> Lookup<'p, C> {
         };
         self.enter(list);
         None
+    }
+
+    /// `LD_LIBRARY_PATH` and `DT_RUNPATH`, in order.
+    fn path_lists(&self) -> (Listed<'p>, Listed<'p>) {
+        let library_path = Some((Source::LibraryPath, &self.common.library_path));
+        let runpath = self.asker.map(|asker| (Source::Runpath, &asker.runpath));
+        if holds(Rule::LibraryPathFirst) {
+            (library_path, runpath)
+        } else {
+            (runpath, library_path)
+        }
     }
 
     fn next_rpath(&mut self, index: usize) -> Option<Candidate> {

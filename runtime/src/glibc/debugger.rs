@@ -4,6 +4,7 @@ use super::globals::{Structure, RTLD_GLOBAL, R_DEBUG};
 use crate::process;
 use loader::addr::Addr;
 use loader::object::{NamespaceId, BASE_NAMESPACE};
+use loader::rule::{holds, Rule};
 
 /// What the list of objects is going through (`r_state`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,5 +78,7 @@ pub fn state(namespace: NamespaceId, state: State) {
     if let Some(debug) = structure(namespace) {
         debug.put_u32(process::layout().r_debug.r_state, state as u32);
     }
-    dl_debug_state();
+    if holds(Rule::ChangesAnnounced) {
+        dl_debug_state();
+    }
 }

@@ -12,6 +12,7 @@ use core::sync::atomic::{fence, AtomicPtr, AtomicUsize, Ordering};
 use loader::addr::Addr;
 use loader::linker::Linker;
 use loader::object::{Kind, NamespaceId, ObjectId};
+use loader::rule::{holds, Rule};
 
 /// One object.
 #[derive(Clone, Copy, Default)]
@@ -60,6 +61,9 @@ fn publish_if(linker: &Linker, wanted: impl Fn(ObjectId) -> bool, map_of: impl F
     }
     rows.sort_unstable_by_key(|row| row.start);
     let version = VERSION.load(Ordering::Relaxed);
+    if version > 0 && !holds(Rule::UnwinderInformed) {
+        return;
+    }
     let spare = (version + 1) & 1;
     let table = &TABLES[spare];
     // SAFETY: the caller holds the loader's lock.

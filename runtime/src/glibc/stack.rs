@@ -5,6 +5,7 @@ use super::globals::RTLD_GLOBAL;
 use super::thread::Stacks;
 use crate::process;
 use loader::addr::Addr;
+use loader::rule::{holds, Rule};
 use loader::sys::{self, Prot};
 use rustix::io::Errno;
 
@@ -20,6 +21,9 @@ pub fn make_executable(end: Addr) -> Result<(), Errno> {
 }
 
 fn change_main(end: Addr, executable: bool) -> Result<(), Errno> {
+    if !holds(Rule::ExecutableStack) {
+        return Ok(());
+    }
     let page = end.page_floor();
     // SAFETY: no code lies on a stack that was not executable before.
     unsafe { sys::protect_downwards(page..Addr(page.0 + 4096), executable) }

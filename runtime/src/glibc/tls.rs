@@ -14,6 +14,7 @@ use core::arch::{asm, naked_asm};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering};
 use loader::addr::Addr;
+use loader::rule::{holds, Rule};
 use loader::tls::TlsSegment;
 
 /// Room for modules that are added later, in every new DTV (glibc's `DTV_SURPLUS`).
@@ -219,8 +220,9 @@ unsafe fn initialise_block(block: *mut u8, segment: &TlsSegment) {
 /// # Safety
 /// As for [`initialise_block`].
 unsafe fn copy_image(block: *mut u8, segment: &TlsSegment) {
+    let size = if holds(Rule::TlsImage) { segment.image_size as usize } else { 0 };
     // SAFETY: the image is as long as its size says, and not longer than the block.
-    unsafe { core::ptr::copy_nonoverlapping(segment.image.as_ptr::<u8>(), block, segment.image_size as usize) };
+    unsafe { core::ptr::copy_nonoverlapping(segment.image.as_ptr::<u8>(), block, size) };
 }
 
 /// What is in the static TLS of a thread that is initialised.

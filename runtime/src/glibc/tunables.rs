@@ -7,6 +7,7 @@
 
 #![deny(unsafe_code)]
 
+use loader::rule::{holds, Rule};
 use loader::tunables::{items, parse_number};
 
 /// What kind of value a tunable has.
@@ -127,7 +128,8 @@ impl<'a> TunableSet<'a> {
     pub fn set_from_variable(&mut self, name: &[u8], value: &'a [u8]) {
         if name == b"GLIBC_TUNABLES" {
             for (name, value) in items(value) {
-                if let Some(id) = self.find(name).filter(|&id| self.is_read(id)) {
+                let again = |id: usize| holds(Rule::LastTunableCounts) || !self.is_set(id);
+                if let Some(id) = self.find(name).filter(|&id| self.is_read(id) && again(id)) {
                     self.set_from_text(id, value);
                 }
             }
@@ -251,7 +253,7 @@ impl<'a> TunableSet<'a> {
     }
 
     fn set_number(&mut self, id: usize, number: u64, min: u64, max: u64) {
-        if self.is_less(id, number, min) || self.is_less(id, max, number) {
+        if holds(Rule::TunableBounds) && (self.is_less(id, number, min) || self.is_less(id, max, number)) {
             return;
         }
         if let Some(current) = self.current.get_mut(id) {

@@ -12,6 +12,7 @@ use loader::error::{LoadError, Lossy};
 use loader::linker::Linker;
 use loader::object::{NamespaceId, ObjectId, Stage, Stay, BASE_NAMESPACE};
 use loader::order;
+use loader::rule::{holds, Rule};
 
 struct Dependencies(UnsafeCell<BTreeSet<(ObjectId, ObjectId)>>);
 // SAFETY: touched while the gate is held only.
@@ -142,7 +143,9 @@ fn dead_objects(process: &Process) -> Vec<ObjectId> {
     let linker = &process.linker;
     let held = |id: ObjectId| {
         let object = &linker.objects[id];
-        object.stay == Stay::Forever || object.open_count > 0 || process.maps.tls_destructors(process::layout(), id) > 0
+        object.stay == Stay::Forever
+            || (object.open_count > 0 && holds(Rule::CountedOpens))
+            || (process.maps.tls_destructors(process::layout(), id) > 0 && holds(Rule::ThreadDestructorsHold))
     };
     let mut alive: BTreeSet<ObjectId> = BTreeSet::new();
     let mut work: Vec<ObjectId> = linker.objects.iter().map(|(id, _)| id).filter(|id| held(*id)).collect();

@@ -10,6 +10,7 @@ use loader::addr::Addr;
 use loader::error::Lossy;
 use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage};
 use loader::order;
+use loader::rule::{holds, Rule};
 
 type Constructor = unsafe extern "C" fn(i32, *mut *mut u8, *mut *mut u8);
 type Destructor = unsafe extern "C" fn();
@@ -48,7 +49,8 @@ pub unsafe fn run_constructors(order: &[ObjectId]) {
 pub unsafe fn run_first_constructors(order: &[ObjectId]) {
     let first = {
         let process = process::enter();
-        let wants = |id: &&ObjectId| process.linker.objects[**id].dynamic.has_flag_1(DF_1_INITFIRST);
+        let wants =
+            |id: &&ObjectId| process.linker.objects[**id].dynamic.has_flag_1(DF_1_INITFIRST) && holds(Rule::InitFirst);
         order.iter().filter(wants).max().copied()
     };
     if let Some(id) = first {
@@ -141,7 +143,7 @@ fn close_finished(id: ObjectId) {
 /// Runs the destructors of the namespaces that are meant, the program's last.
 fn finish_namespaces(is_meant: impl Fn(NamespaceId) -> bool) {
     let count = process::enter().linker.namespaces.len();
-    for number in (0..count).rev() {
+    for number in (0..count).rev().filter(|_| holds(Rule::DestructorsAtExit)) {
         let namespace = NamespaceId(number as u8);
         if !is_meant(namespace) {
             continue;

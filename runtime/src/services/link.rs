@@ -14,6 +14,7 @@ use loader::linker::Linker;
 use loader::map::apply::make_anonymous;
 use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage};
 use loader::reloc::{self, Binder, Deferred, PltMode, Services};
+use loader::rule::{holds, Rule};
 use loader::seal::tunables::SealLevel;
 use loader::sys::{self, Prot};
 use loader::tls::TlsState;
@@ -198,7 +199,7 @@ pub fn protect(object: &Object, level: SealLevel) -> Result<(), LoadError> {
 /// # Errors
 /// The kernel refuses.
 pub fn protect_relro(object: &Object) -> Result<(), LoadError> {
-    let Some(relro) = object.relro.as_ref().filter(|_| object.kind != Kind::Vdso) else {
+    let Some(relro) = object.relro.as_ref().filter(|_| object.kind != Kind::Vdso && holds(Rule::RelroProtected)) else {
         return Ok(());
     };
     // SAFETY: nothing writes these pages once the object is relocated: that is what PT_GNU_RELRO says.

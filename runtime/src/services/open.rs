@@ -17,6 +17,7 @@ use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage, Stay, BASE_NAME
 use loader::order;
 use loader::program;
 use loader::reloc::PltMode;
+use loader::rule::{holds, Rule};
 use loader::seal::{plan, tunables::SealLevel};
 use loader::tls::TlsState;
 use rustix::io::Errno;
@@ -94,7 +95,7 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
         init::run_first_constructors(&order);
         init::run_constructors(&order);
     }
-    if request.mode & mode::GLOBAL != 0 {
+    if request.mode & mode::GLOBAL != 0 && holds(Rule::GlobalPromotion) {
         make_global(&mut process::enter(), root);
     }
     if log::log_enabled!(target: "files", log::Level::Debug) {

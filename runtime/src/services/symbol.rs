@@ -15,6 +15,7 @@ use loader::linker::Linker;
 use loader::lookup::{Class, Definition, Query, Scope};
 use loader::object::{ObjectId, Stay};
 use loader::reloc;
+use loader::rule::{holds, Rule};
 use loader::statistics::LOOKUPS;
 
 /// Where to look.
@@ -45,7 +46,7 @@ pub fn find(place: Where, name: &[u8], version: Option<&[u8]>, caller: Addr) -> 
                 let what = "RTLD_NEXT used in code not dynamically loaded";
                 return Err(LoadError::fault(process.linker.objects[process.main].display_name(), what));
             }
-            (next_scope(process, asker), Some(asker), asker)
+            (next_scope(process, asker), Some(asker).filter(|_| holds(Rule::NextIsBehind)), asker)
         }
     };
     let wanted = version.map(|name| Wanted { version: Version { name, hash: hash::sysv(name) }, exact: true });

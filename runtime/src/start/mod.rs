@@ -34,6 +34,7 @@ use loader::object::{Kind, Object, ObjectId, Stay, BASE_NAMESPACE};
 use loader::order;
 use loader::program;
 use loader::reloc::PltMode;
+use loader::rule::{holds, Rule};
 use loader::seal::tunables::{SealLevel, SealTunables};
 use loader::seal::{apply, marks};
 use loader::sys::{self, Prot};
@@ -318,6 +319,9 @@ fn tls_surplus(tunables: &crate::glibc::tunables::TunableSet<'_>) -> u64 {
     const LEGACY: u64 = 144;
     let namespaces = tunables.number_of(b"glibc.rtld.nns").clamp(1, 16);
     let optional = tunables.number_of(b"glibc.rtld.optional_static_tls");
+    if !holds(Rule::TlsSurplus) {
+        return 0;
+    }
     (namespaces - 1) * LIBC + namespaces * OTHER + optional + LEGACY
 }
 

@@ -20,6 +20,7 @@ use loader::lookup;
 use loader::object::Object;
 use loader::program::{self, Preloads};
 use loader::reloc::PltMode;
+use loader::rule::{holds, Rule};
 use loader::seal::tunables::SealTunables;
 use loader::search::finder::{self, SearchOptions};
 use loader::search::hwcaps::{Hwcaps, Machine};
@@ -105,7 +106,7 @@ impl Request {
     fn take_off_own_arguments(&mut self, stack: &mut InitialStack) {
         self.program = stack.arg(self.options.consumed);
         stack.drop_arguments(self.options.consumed);
-        if let Some(name) = self.options.argv0 {
+        if let Some(name) = self.options.argv0.filter(|_| holds(Rule::Argv0)) {
             stack.set_argv0(name);
         }
         if self.options.launched {
@@ -129,12 +130,13 @@ impl Request {
             os_version: 0,
             legacy_subdirectories: true,
         };
-        let library_path = self.options.library_path.or(self.environment.library_path).filter(|_| !self.secure);
+        let library_path = self.options.library_path.or(self.environment.library_path);
+        let library_path = library_path.filter(|_| !self.secure || !holds(Rule::LibraryPathInSecureMode));
         SearchOptions {
             library_path: library_path.map(<[u8]>::to_vec),
             library_path_from: self.library_path_from(),
             inhibit_cache: self.options.inhibit_cache,
-            inhibit_rpath: self.options.inhibit_rpath.map(<[u8]>::to_vec),
+            inhibit_rpath: self.options.inhibit_rpath.map(<[u8]>::to_vec).filter(|_| holds(Rule::InhibitRpath)),
             secure: self.secure,
             hwcaps: Hwcaps::new(machine, self.options.hwcaps_prepend, self.options.hwcaps_mask),
             platform,
@@ -179,7 +181,7 @@ impl Request {
 
     /// How PLT slots are bound.
     pub fn binding(&self) -> PltMode {
-        if self.environment.bind_now {
+        if self.environment.bind_now && holds(Rule::BindNow) {
             PltMode::Now
         } else {
             PltMode::Lazy
