@@ -7,6 +7,7 @@ use crate::error::{LoadError, Lossy, Reason};
 use crate::file::{self, Opened};
 use crate::lookup::UniqueSymbols;
 use crate::object::{Kind, NamespaceId, Object, ObjectId, ObjectTable, BASE_NAMESPACE};
+use crate::order::Algorithm;
 use crate::rule::{holds, Rule};
 use crate::seal::tunables::ImageMemory;
 use crate::search::finder::{self, Finder};
@@ -38,6 +39,8 @@ pub struct Linker {
     pub missing: Option<Vec<(usize, Vec<u8>)>>,
     /// What memory libraries are mapped in.
     pub memory: ImageMemory,
+    /// How constructors and destructors are brought into order.
+    pub algorithm: Algorithm,
 }
 
 /// What a transaction has added so far. It must be committed or rolled back.
@@ -65,6 +68,7 @@ impl Linker {
             tls_modules: Vec::new(),
             missing: None,
             memory: ImageMemory::File,
+            algorithm: Algorithm::default(),
         }
     }
 

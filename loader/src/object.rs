@@ -107,6 +107,11 @@ pub struct Object {
     pub needed: Vec<ObjectId>,
     /// Those of them that are asked for symbols before it (`DT_AUXILIARY`, `DT_FILTER`).
     pub filtees: Vec<ObjectId>,
+    /// Its closure in the order of initialisation, itself first and initialised last, once it has been dlopened; empty before that.
+    pub initialisation_order: Vec<ObjectId>,
+    /// Objects that may be unloaded and to which its references are bound, in the order in which that came about, without those that
+    /// stay as long as it does anyway; `None` as long as there has not been any.
+    pub references: Option<Vec<ObjectId>>,
     /// The object whose `DT_NEEDED` or dlopen brought it in.
     pub loader: Option<ObjectId>,
     /// Whether it may be unloaded.
@@ -186,6 +191,8 @@ impl Object {
             tls_state: Cell::new(TlsState::None),
             needed: Vec::new(),
             filtees: Vec::new(),
+            initialisation_order: Vec::new(),
+            references: None,
             loader: None,
             stay: Stay::Forever,
             stage: Stage::Mapped,
@@ -222,6 +229,21 @@ impl Object {
     /// The name under which it was first asked for.
     pub fn asked_as(&self) -> Option<&[u8]> {
         self.asked.as_deref()
+    }
+
+    /// What is initialised before it and finalised after it, as far as the order goes: what its dynamic section asks for; as with glibc
+    /// its whole closure, in order, once it has been dlopened.
+    pub fn initialised_before(&self) -> &[ObjectId] {
+        if self.initialisation_order.is_empty() {
+            &self.needed
+        } else {
+            &self.initialisation_order
+        }
+    }
+
+    /// The objects to which its references are bound and that may be unloaded.
+    pub fn references(&self) -> &[ObjectId] {
+        self.references.as_deref().unwrap_or_default()
     }
 
     /// `DT_SONAME`

@@ -8,7 +8,7 @@ use crate::lookup::{self, Class, Definition, Query, Scope, UniqueSymbols, SHN_AB
 use crate::object::{NamespaceId, Object, ObjectId, ObjectTable, Stay};
 use crate::rule::{holds, Rule};
 use crate::statistics::{LOOKUPS, REMEMBERED};
-use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use goblin::elf::sym::{STB_LOCAL, STB_WEAK, STT_GNU_IFUNC};
 use goblin::elf64::dynamic::DF_SYMBOLIC;
@@ -23,7 +23,8 @@ pub struct Binder<'o> {
     /// Whether any object can be unloaded at all.
     tracks_dependencies: bool,
     /// References from one object to another that may be unloaded: the second must stay as long as the first.
-    pub dependencies: RefCell<BTreeSet<(ObjectId, ObjectId)>>,
+    /// In the order in which they were met.
+    pub dependencies: RefCell<Vec<(ObjectId, ObjectId)>>,
 }
 
 /// How one object's references are bound: its own scope if that differs from the shared one.
@@ -71,7 +72,7 @@ impl<'o> Binder<'o> {
         let object = &self.objects[id];
         let symbolic = object.dynamic.has_flag(DF_SYMBOLIC) && holds(Rule::SymbolicFirst);
         let own_scope = (symbolic || !object.local_scope.is_empty()).then(|| {
-            let mut ids = alloc::vec::Vec::new();
+            let mut ids = Vec::new();
             if symbolic {
                 ids.push(id);
             }
@@ -185,7 +186,11 @@ impl<'o> Binding<'_, 'o> {
             && found.object != self.id
             && self.binder.objects[found.object].stay == Stay::UntilClosed
         {
-            self.binder.dependencies.borrow_mut().insert((self.id, found.object));
+            let (mut met, new) = (self.binder.dependencies.borrow_mut(), (self.id, found.object));
+            // An object's own come one after the other.
+            if !met.iter().rev().take_while(|(from, _)| *from == self.id).any(|known| *known == new) {
+                met.push(new);
+            }
         }
         if log::log_enabled!(target: "bindings", log::Level::Trace) {
             let definer = &self.binder.objects[found.object];

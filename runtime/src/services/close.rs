@@ -7,31 +7,15 @@ use crate::glibc::{debugger, find_object, locks, tls};
 use crate::process::{self, Process};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
-use core::cell::UnsafeCell;
 use loader::error::{LoadError, Lossy};
 use loader::linker::Linker;
 use loader::object::{NamespaceId, ObjectId, Stage, Stay, BASE_NAMESPACE};
-use loader::order;
 use loader::rule::{holds, Rule};
 
-struct Dependencies(UnsafeCell<BTreeSet<(ObjectId, ObjectId)>>);
-// SAFETY: touched while the gate is held only.
-unsafe impl Sync for Dependencies {}
-
-/// References by relocation from one closable object to another: the second stays at least as long as the first.
-static DEPENDENCIES: Dependencies = Dependencies(UnsafeCell::new(BTreeSet::new()));
-
-fn dependencies(_process: &mut Process) -> &mut BTreeSet<(ObjectId, ObjectId)> {
-    // SAFETY: whoever has the process has the gate, and the borrow of it is exclusive.
-    unsafe { &mut *DEPENDENCIES.0.get() }
-}
-
-/// What stays at least as long as an object: what it needs, and what it refers to. The gate must be held.
+/// What stays at least as long as an object: what it needs, and what it refers to.
 pub fn held_by(linker: &Linker, id: ObjectId) -> Vec<ObjectId> {
-    // SAFETY: the caller holds the gate.
-    let dependencies = unsafe { &*DEPENDENCIES.0.get() };
     let mut held = linker.closure_of(id);
-    held.extend(dependencies.iter().filter(|(from, _)| *from == id).map(|(_, to)| *to));
+    held.extend(linker.objects[id].references());
     held
 }
 
@@ -43,7 +27,12 @@ pub fn note_dependencies(process: &mut Process, pairs: impl IntoIterator<Item = 
         }
         if process.linker.objects[from].stay == Stay::Forever {
             promote(process, &[to]);
-        } else if !open::closure_of(process, from).contains(&to) && dependencies(process).insert((from, to)) {
+            continue;
+        }
+        let object = &mut process.linker.objects[from];
+        // The order of destructors heeds what is noted: as in glibc that is all but what the object itself asks for.
+        if !object.initialised_before().contains(&to) && !object.references().contains(&to) {
+            object.references.get_or_insert_default().push(to);
             lazy::publish(&process.linker);
         }
     }
@@ -61,7 +50,7 @@ pub fn promote(process: &mut Process, roots: &[ObjectId]) {
         object.stay = Stay::Forever;
         promoted.push(id);
         work.extend(&object.needed);
-        work.extend(dependencies(process).iter().filter(|(from, _)| *from == id).map(|(_, to)| *to));
+        work.extend(object.references());
     }
     if !promoted.is_empty() {
         lazy::publish(&process.linker);
@@ -111,8 +100,10 @@ pub fn close(id: ObjectId) -> Result<(), LoadError> {
 fn collect() {
     loop {
         let dead = {
-            let process = process::enter();
-            dead_objects(&process)
+            let mut process = process::enter();
+            let dead = dead_objects(&process);
+            process.linker.settle_orders(&dead);
+            dead
         };
         if dead.is_empty() {
             return;
@@ -149,18 +140,15 @@ fn dead_objects(process: &Process) -> Vec<ObjectId> {
     };
     let mut alive: BTreeSet<ObjectId> = BTreeSet::new();
     let mut work: Vec<ObjectId> = linker.objects.iter().map(|(id, _)| id).filter(|id| held(*id)).collect();
-    // SAFETY: the caller holds the gate.
-    let dependencies = unsafe { &*DEPENDENCIES.0.get() };
     while let Some(id) = work.pop() {
         if alive.insert(id) {
             work.extend(&linker.objects[id].needed);
-            work.extend(dependencies.iter().filter(|(from, _)| *from == id).map(|(_, to)| *to));
+            work.extend(linker.objects[id].references());
         }
     }
-    // In the order of the lists, which ids, used again and again, do not tell.
-    let listed = linker.namespaces.iter().flat_map(|namespace| &namespace.list).copied();
-    let dead: Vec<ObjectId> = listed.filter(|id| !alive.contains(id)).collect();
-    order::sort_all(&dead, |id| &linker.objects[id].needed)
+    let dead = linker.objects.iter().map(|(id, _)| id).filter(|id| !alive.contains(id));
+    let namespaces: BTreeSet<NamespaceId> = dead.map(|id| linker.objects[id].namespace).collect();
+    namespaces.iter().flat_map(|at| linker.finalisation_order(*at, &|id| alive.contains(&id))).collect()
 }
 
 /// Unloads dead objects and tells audit modules of it.
@@ -208,7 +196,6 @@ fn unload() {
         }
         forget_first(process, namespace, id);
         process.linker.namespace_mut(namespace).list.retain(|&o| o != id);
-        dependencies(process).retain(|(from, to)| *from != id && *to != id);
     }
     for &namespace in &namespaces {
         process.maps.publish_list(layout, &process.linker, namespace);

@@ -8,8 +8,7 @@ use alloc::vec::Vec;
 use goblin::elf64::dynamic::DF_1_INITFIRST;
 use loader::addr::Addr;
 use loader::error::Lossy;
-use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage};
-use loader::order;
+use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage, BASE_NAMESPACE};
 use loader::rule::{holds, Rule};
 
 type Constructor = unsafe extern "C" fn(i32, *mut *mut u8, *mut *mut u8);
@@ -152,14 +151,12 @@ fn finish_namespaces(is_meant: impl Fn(NamespaceId) -> bool) {
         let order: Vec<ObjectId> = {
             let mut process = process::enter();
             let linker = &process.linker;
-            let list = linker.namespaces.get(number).map_or(&[][..], |n| &n.list);
-            let needed = |id: ObjectId| &*linker.objects[id].needed;
-            let order = if number == 0 {
-                order::sort(list, Some(process.main), needed)
+            // Destructors of others may have closed the namespace. The interpreter is the program's everywhere.
+            let is_foreign = |id| namespace != BASE_NAMESPACE && linker.objects[id].kind == Kind::Interpreter;
+            let order = if number < linker.namespaces.len() {
+                linker.finalisation_order(namespace, &is_foreign)
             } else {
-                // The interpreter is the program's.
-                let own = |id: &ObjectId| linker.objects[*id].kind == Kind::Library;
-                order::sort_all(&list.iter().copied().filter(own).collect::<Vec<_>>(), needed)
+                Vec::new()
             };
             // A destructor may close objects: they stay, and are finalised in their turn.
             for &id in &order {

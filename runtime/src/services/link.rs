@@ -169,7 +169,7 @@ pub unsafe fn relocate(
         }
         linker.objects[id].stage = Stage::Relocated;
     }
-    Ok(dependencies.into_iter().collect())
+    Ok(dependencies)
 }
 
 /// Makes read-only what of an object is not written again: RELRO, and at level 2, where all slots of the PLT are bound by now that can

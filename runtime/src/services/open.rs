@@ -14,7 +14,6 @@ use loader::addr::Addr;
 use loader::error::{LoadError, Lossy, Reason};
 use loader::linker::{Linker, Transaction, Walk};
 use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage, Stay, BASE_NAMESPACE};
-use loader::order;
 use loader::program;
 use loader::reloc::PltMode;
 use loader::rule::{holds, Rule};
@@ -274,7 +273,7 @@ fn withdraw(transaction: &Transaction) {
             // A callback may close objects of its own, by which these must not go yet.
             process.linker.objects[id].open_count += 1;
         }
-        order::sort_all(&transaction.added, |id| &process.linker.objects[id].needed)
+        process.linker.finalisation_order(namespace, &|id| !transaction.added.contains(&id))
     };
     audit::close_all(&order);
     if !order.is_empty() {
@@ -407,7 +406,7 @@ fn concerns_threads(process: &Process, opening: &Opening) -> bool {
 fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> Result<Vec<ObjectId>, LoadError> {
     let Opening { transaction, root, closure, mode } = opening;
     let (root, mode, new) = (*root, *mode, transaction.added.as_slice());
-    let order = order::sort_rooted(closure, root, |id| &process.linker.objects[id].needed);
+    let order = process.linker.initialisation_order(closure, root);
     let new_order: Vec<ObjectId> = order.iter().rev().copied().filter(|id| new.contains(id)).collect();
     let wanted = match process.binding {
         // Both together are RTLD_LAZY, as in glibc.
@@ -425,6 +424,7 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
     };
     commit(process, new, &services);
     process.linker.objects[root].open_count += 1;
+    process.linker.note_order(root, &order);
     close::note_dependencies(process, dependencies);
     let kept: Vec<ObjectId> = new
         .iter()

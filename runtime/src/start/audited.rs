@@ -8,7 +8,8 @@ use super::objects::{Beginning, Listed};
 use super::request::Request;
 use super::{
     answer, arguments, check_versions, choose_layout, commit, hand_over, judged, log_scopes, make_main_thread,
-    own_relative, publish_debugger, set_save_area, set_variables, system, tls_surplus, Circumstances, Failure, Target,
+    own_relative, publish_debugger, set_save_area, set_variables, sorting, system, tls_surplus, Circumstances, Failure,
+    Target,
 };
 use crate::audit::{self, modules, trampoline};
 use crate::glibc::audit::Activity;
@@ -25,7 +26,6 @@ use loader::addr::Addr;
 use loader::error::LoadError;
 use loader::linker::{Transaction, Walk};
 use loader::object::{ObjectId, BASE_NAMESPACE};
-use loader::order;
 use loader::program::{self, Begun};
 use loader::reloc::PltMode;
 use loader::seal::tunables::SealLevel;
@@ -72,8 +72,9 @@ fn prepare(
     // The glibc that is in use is not known before libc.so.6 is there; `check_layout` looks whether it is this one.
     let layout = tables::LAYOUTS[0];
     process::set_layout(layout);
-    let Begun { linker, main, interpreter, vdso } = Begun::new(parts, request.options.action == Action::Trace);
+    let Begun { mut linker, main, interpreter, vdso } = Begun::new(parts, request.options.action == Action::Trace);
     let surplus = tls_surplus(&tunables) + module_count as u64 * MODULE_TLS;
+    linker.algorithm = sorting(&tunables);
     let tls_info = abi::place_static_tls(layout, &linker, surplus).map_err(|id| {
         LoadError::fault(linker.objects[id].display_name(), "cannot allocate memory in static TLS block")
     })?;
@@ -198,7 +199,7 @@ fn check(stack: &InitialStack, closure: &[ObjectId], isa_1: u32) -> Result<Vec<O
         stack_rights::make_all_executable(&stacks, stack.start())
             .map_err(|e| system("cannot enable executable stack as shared object requires", e))?;
     }
-    Ok(order::sort(closure, Some(process.main), |id| &process.linker.objects[id].needed))
+    Ok(process.linker.initialisation_order(closure, process.main))
 }
 
 /// Relocates the closure and makes its thread-local storage usable.

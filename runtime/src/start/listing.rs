@@ -15,7 +15,6 @@ use loader::elf::symbols::HashedName;
 use loader::error::{LoadError, Lossy, Reason};
 use loader::lookup::{Class, Query, Scope};
 use loader::object::{Kind, Object, ObjectId, BASE_NAMESPACE};
-use loader::order;
 use loader::reloc::{self, Binder, PltMode, References};
 use loader::sys;
 
@@ -56,7 +55,7 @@ pub fn trace(request: &Request, loaded: Listed<'_>) -> Result<core::convert::Inf
     show_closure(loaded, request.environment.trace.is_some_and(|trace| trace.program));
     if request.environment.warn {
         // In the order of relocation, dependencies first.
-        let order = order::sort(loaded.closure, Some(loaded.main), |id| &loaded.linker.objects[id].needed);
+        let order = loaded.linker.initialisation_order(loaded.closure, loaded.main);
         for &id in order.iter().rev() {
             if id == loaded.interpreter {
                 continue;

@@ -31,7 +31,7 @@ use loader::addr::Addr;
 use loader::error::{LoadError, Lossy, Reason};
 use loader::linker::Linker;
 use loader::object::{Kind, Object, ObjectId, Stay, BASE_NAMESPACE};
-use loader::order;
+use loader::order::Algorithm;
 use loader::program;
 use loader::reloc::PltMode;
 use loader::rule::{holds, Rule};
@@ -170,6 +170,7 @@ fn run(
         return audited::run(stack, request, Circumstances { base, cpu, tunables, times }, beginning, &modules);
     }
     let mut loaded = times.loading(|| Loaded::load(beginning, request))?;
+    loaded.linker.algorithm = sorting(&tunables);
     if matches!(request.options.action, Action::List | Action::Trace) {
         return answer(stack, request, loaded.listed());
     }
@@ -193,7 +194,7 @@ fn run(
     lazy::set_slots(request.environment.bind_not, request.seal.level == SealLevel::Enforced);
     let binding = request.binding();
     abi::fill_read_only(layout, stack, &cpu, &tls_info, binding == PltMode::Lazy);
-    let order = order::sort(&loaded.closure, Some(loaded.main), |id| &loaded.linker.objects[id].needed);
+    let order = loaded.linker.initialisation_order(&loaded.closure, loaded.main);
     for id in loaded.linker.namespace(BASE_NAMESPACE).list.clone() {
         loaded.maps.add(layout, &loaded.linker, id);
     }
@@ -311,9 +312,17 @@ fn check_versions(linker: &Linker, closure: &[ObjectId], main: ObjectId) -> Resu
     }
 }
 
+/// How constructors and destructors are brought into order, as the tunable says.
+fn sorting(tunables: &TunableSet<'_>) -> Algorithm {
+    match tunables.number_of(b"glibc.rtld.dynamic_sort") {
+        1 => Algorithm::Moving,
+        _ => Algorithm::DepthFirst,
+    }
+}
+
 /// Room in static TLS for objects that are dlopened later, as glibc computes it: for the C library and others in each further
 /// namespace, for what the tunable says, and for old audit modules.
-fn tls_surplus(tunables: &crate::glibc::tunables::TunableSet<'_>) -> u64 {
+fn tls_surplus(tunables: &TunableSet<'_>) -> u64 {
     const LIBC: u64 = 144;
     const OTHER: u64 = 144;
     const LEGACY: u64 = 144;
