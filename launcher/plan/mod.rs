@@ -142,7 +142,7 @@ fn make(arguments: &PlanArguments, start: &Start) -> Result<Plan, Failure> {
     program::check_sealable(&linker, &closure, &tunables)?;
     let base = linker.objects[interpreter].image.bias;
     let tables = base.run_time(tables.start)..base.run_time(tables.end);
-    let plan = program::seal_plan(&linker, interpreter, vdso, tables, &tunables);
+    let plan = program::seal_plan(&linker, interpreter, vdso, tables, &tunables, true);
     Ok(Plan::new(start.program.to_string_lossy().into_owned(), &tunables, &plan))
 }
 

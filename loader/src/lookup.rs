@@ -80,7 +80,9 @@ pub type UniqueSymbols = RefCell<BTreeMap<Vec<u8>, Definition>>;
 impl Scope {
     /// A scope with these objects in this order; ids that appear twice count once.
     pub fn new(objects: &ObjectTable, ids: impl IntoIterator<Item = ObjectId>) -> Scope {
-        let mut scope = Scope::default();
+        let ids = ids.into_iter();
+        let count = ids.size_hint().1.unwrap_or(0);
+        let mut scope = Scope { filters: Vec::with_capacity(count), entries: Vec::with_capacity(count) };
         for id in ids {
             scope.push(id, &objects[id]);
         }

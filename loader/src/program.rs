@@ -414,19 +414,21 @@ pub fn check_sealable(linker: &Linker, closure: &[ObjectId], tunables: &SealTuna
 
 /// What the commit of a start seals, but for the interpreter's heap: the objects in the order of their list, the interpreter with
 /// `tables`, those of its data that are for ever read-only once they are filled, and the kernel's data pages where they can be told.
+/// `tell_slots` as for [`SealPlan::add`].
 pub fn seal_plan(
     linker: &Linker,
     interpreter: ObjectId,
     vdso: Option<ObjectId>,
     tables: Range<Addr>,
     tunables: &SealTunables<'_>,
+    tell_slots: bool,
 ) -> SealPlan {
     let list = &linker.namespace(BASE_NAMESPACE).list;
     let own = (!list.contains(&interpreter)).then_some(interpreter);
     let mut plan = SealPlan::default();
     for id in list.iter().copied().chain(own) {
         let object = &linker.objects[id];
-        plan.add(object.display_name(), object, tunables);
+        plan.add(object.display_name(), object, tunables, tell_slots);
     }
     if !tunables.seals() {
         return plan;
@@ -456,7 +458,7 @@ pub fn seal_plan_of_static(
     let mut plan = SealPlan::default();
     plan.add_static(name, program, tunables);
     for object in vdso.into_iter().chain([interpreter]) {
-        plan.add(object.display_name(), object, tunables);
+        plan.add(object.display_name(), object, tunables, true);
     }
     if tunables.seals() {
         add_kernel_data(&mut plan, vdso, tunables);

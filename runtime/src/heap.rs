@@ -12,8 +12,8 @@ use core::ptr::null_mut;
 use loader::addr::Addr;
 use loader::sys::{self, Place, Prot};
 
-/// Size of the first arena: enough for a program with a few libraries.
-const FIRST_ARENA: usize = 256 * 1024;
+/// Size of the first arena: enough for a program with some dozens of libraries.
+const FIRST_ARENA: usize = 512 * 1024;
 /// Size of the later ones, unless a block needs more.
 const ARENA: usize = 1024 * 1024;
 /// Blocks are at least two words, for the list link and for alignment.
@@ -204,7 +204,7 @@ mod tests {
     fn blocks_are_disjoint_aligned_and_reused() {
         let heap = Heap::new();
         let mut blocks = std::vec::Vec::new();
-        for size in [1usize, 16, 17, 100, 4096, 5000, 300_000] {
+        for size in [1usize, 16, 17, 100, 4096, 5000, 600_000] {
             let layout = Layout::from_size_align(size, 16).expect("valid");
             // SAFETY: the layout is not empty.
             let p = unsafe { heap.alloc(layout) };

@@ -1,4 +1,5 @@
-//! Many threads for a long time: no crash, no lost value; and ten thousand dlopens leave no more behind than one thousand.
+//! Many threads for a long time: no crash, no lost value; ten thousand dlopens leave no more behind than one thousand; and signal handlers
+//! and what they interrupt find the same thread-local variables.
 //!
 //! `LDSEAL_SOAK_SECONDS` makes the threads run for that long at each level, instead of the number of rounds that a short test takes.
 
@@ -58,6 +59,8 @@ fn trials() -> Result<Vec<Trial>, String> {
         }
         let bench = Arc::clone(&bench);
         trials.push(Trial::test(format!("cycles {level}"), move || Ok(bench.cycles(level)?)));
+        let bench = Arc::clone(&bench);
+        trials.push(Trial::test(format!("handlers {level}"), move || Ok(bench.handlers(level)?)));
     }
     Ok(trials)
 }
@@ -79,7 +82,20 @@ fn build_tree(tree: &Path) -> Result<(), String> {
     library("needing", &["-DTLS_MODEL=", "-Wl,--no-as-needed", "./libgeneral.so", "-lm"])?;
     let program = ["-pthread", "./libhere.so", "-Wl,-rpath,$ORIGIN"];
     build::compile(tree, "soak", &sources.join("soak.cc"), &[&program[..], &["-Wl,-z,lazy"]].concat())?;
-    build::compile(tree, "soak-now", &sources.join("soak.cc"), &[&program[..], &["-Wl,-z,now"]].concat())
+    build::compile(tree, "soak-now", &sources.join("soak.cc"), &[&program[..], &["-Wl,-z,now"]].concat())?;
+    build_handlers(tree)
+}
+
+/// The fixture `tls/signal-handlers`, with copies of one library.
+fn build_handlers(tree: &Path) -> Result<(), String> {
+    let sources = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/tls/signal-handlers"));
+    build::compile(tree, "libvalue1.so", &sources.join("lib.c"), &["-DNUMBER=1"])?;
+    let names = (2..=40).map(|n| format!("libvalue{n}.so")).chain((1..=8).map(|n| format!("libpassing{n}.so")));
+    for name in names {
+        std::fs::copy(tree.join("libvalue1.so"), tree.join(&name)).map_err(|e| format!("{name}: {e}"))?;
+    }
+    let allocator = sources.join("allocator.c");
+    build::compile(tree, "handlers", &sources.join("main.c"), &["-pthread", &allocator.to_string_lossy()])
 }
 
 /// What a process holds.
@@ -110,6 +126,17 @@ impl Bench {
                 Ok(())
             }
             ending => Err(format!("{ending}\nstdout: {stdout}stderr: {stderr}")),
+        }
+    }
+
+    /// Stricter than the fixture: glibc may give a thread two blocks of one module, one to the handler and one to what it has interrupted.
+    fn handlers(&self, level: Level) -> Result<(), String> {
+        let start = self.start(&self.replaced, "handlers", &["strictly"]);
+        let outcome = start.tested(&self.loader, Way::Interp, level).map_err(|e| e.to_string())?;
+        let stdout = String::from_utf8_lossy(&outcome.stdout);
+        match outcome.ending {
+            Ending::Exit(0) if stdout == "60 threads, 40 variables\n" => Ok(()),
+            ending => Err(format!("{ending}: {stdout}{}", String::from_utf8_lossy(&outcome.stderr))),
         }
     }
 

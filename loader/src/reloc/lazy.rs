@@ -116,9 +116,9 @@ impl Snapshot {
         let wanted = |id: &ObjectId| !without.contains(id);
         let scope = |ids: &[ObjectId]| Scope::new(&linker.objects, ids.iter().copied().filter(wanted));
         let mut snapshot = Snapshot {
-            objects: Vec::new(),
+            objects: Vec::with_capacity(linker.objects.iter().count()),
             scopes: linker.namespaces.iter().map(|n| scope(&n.global_scope)).collect(),
-            names: Vec::new(),
+            names: Vec::with_capacity(linker.objects.iter().map(|(_, o)| o.display_name().len()).sum()),
         };
         // The objects of one dlopen share a closure.
         let mut closures: Vec<(&[ObjectId], usize)> = Vec::new();

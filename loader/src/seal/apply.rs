@@ -64,11 +64,16 @@ fn refused(refused: &Refused, name: &[u8], level: SealLevel) {
     );
 }
 
+/// Whether plans that are carried out are shown.
+pub fn shows_plans() -> bool {
+    log::log_enabled!(target: "seal", log::Level::Debug)
+}
+
 /// Shows a plan, for programs to read as well: a line is `START-END PART sealed NAME` or `START-END PART open NAME: REASON`. Addresses are
 /// hexadecimal with `0x`, fields are separated by blanks (one or more), a name may hold some, and the reason is what follows the last
 /// colon and blank. The lines stay in the plan's order.
 fn log_plan(plan: &SealPlan) {
-    if !log::log_enabled!(target: "seal", log::Level::Debug) {
+    if !shows_plans() {
         return;
     }
     for object in &plan.objects {

@@ -87,15 +87,17 @@ pub struct SealPlan {
 }
 
 impl SealPlan {
-    /// Plans one more object.
-    pub fn add(&mut self, name: &[u8], object: &Object, tunables: &SealTunables<'_>) {
+    /// Plans one more object. The slots of its PLT are told from its data where that makes a difference, or if `tell_slots`.
+    pub fn add(&mut self, name: &[u8], object: &Object, tunables: &SealTunables<'_>, tell_slots: bool) {
         let whole = all_open(name, object.kind, &object.headers, &object.image, tunables);
         let seals_data = tunables.data.at(tunables.level);
         let mut items = match object.kind {
             Kind::Vdso => alloc::vec![Item { range: object.image.range.clone(), part: Part::Whole, open: None }],
             _ => parts(&object.image, object.relro.as_ref()),
         };
-        cut_slots(&mut items, object);
+        if tell_slots || tunables.level == SealLevel::Enforced {
+            cut_slots(&mut items, object);
+        }
         for item in &mut items {
             let is_data = match item.part {
                 Part::Data | Part::GotShared => true,
@@ -104,7 +106,7 @@ impl SealPlan {
             };
             item.open = whole.or((is_data && !seals_data).then_some(Why::Data));
         }
-        self.finish(name, items, &object.headers, &object.image, whole);
+        self.finish(name, items, &object.headers, &object.image, whole, tunables.level);
     }
 
     /// Plans a static program. What it writes after its start is its own to protect: RELRO, text that it relocates, and its data, whose
@@ -120,7 +122,7 @@ impl SealPlan {
             };
             item.open = whole.or(own.then_some(Why::Static));
         }
-        self.finish(name, items, &program.headers, &program.image, whole);
+        self.finish(name, items, &program.headers, &program.image, whole, tunables.level);
     }
 
     fn finish(
@@ -130,12 +132,13 @@ impl SealPlan {
         headers: &[ProgramHeader],
         image: &Image,
         whole: Option<Why>,
+        level: SealLevel,
     ) {
         for range in mutable_ranges(headers, image) {
             punch(&mut items, &range);
         }
         // Level 1 would have left it open.
-        let overruled = whole.is_none() && marks::opts_out(headers, image);
+        let overruled = level == SealLevel::Enforced && whole.is_none() && marks::opts_out(headers, image);
         self.objects.push(ObjectPlan { name: name.to_vec(), items, overruled });
     }
 

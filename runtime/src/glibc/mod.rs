@@ -18,6 +18,7 @@ pub mod start;
 pub mod tables;
 pub mod thread;
 pub mod tls;
+pub mod tls_modules;
 pub mod tunables;
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::cpu::CpuFeatures;
 use super::globals::{Structure, RO_TABLES, RTLD_GLOBAL, RTLD_GLOBAL_RO};
 use super::layout::Layout;
+use super::tls_modules::{self, Module, Place};
 use super::{exports, find_object, hook, tls};
 use crate::initial_stack::{AuxKey, InitialStack};
 use crate::process::{self, Process, StaticTls};
@@ -189,7 +190,11 @@ pub fn register_modules(linker: &Linker) {
         let state = object.tls_state.get();
         tls::set_module(
             state.module(),
-            tls::Module { generation: 1, segment: object.tls, static_offset: state.static_offset(), decided: true },
+            Module {
+                generation: 1,
+                place: Place { segment: object.tls, static_offset: state.static_offset() },
+                decided: true,
+            },
         );
     }
 }
@@ -218,7 +223,7 @@ pub fn publish_modules(process: &Process) {
     for number in 1..count {
         let at = list.slotinfo + number * slots.size;
         let id = modules.get(number - 1).copied().flatten();
-        block.put_u64(at + slots.gen, tls::module(number).map_or(0, |m| m.generation));
+        block.put_u64(at + slots.gen, tls_modules::entry(number).map_or(0, |entry| entry.generation()));
         block.put_u64(at + slots.map, id.map_or(0, |id| process.maps.address(id) as u64));
     }
     let global = RTLD_GLOBAL.structure();

@@ -8,6 +8,7 @@ use super::globals::{Structure, RTLD_GLOBAL};
 use super::libc;
 use super::locks::{self, TlsLock};
 use super::thread::Stacks;
+use super::tls_modules::{self, Module, Place};
 use crate::process;
 use alloc::vec::Vec;
 use core::arch::{asm, naked_asm};
@@ -36,30 +37,6 @@ pub struct TlsIndex {
     offset: u64,
 }
 
-/// A module as threads see it.
-#[derive(Clone, Copy)]
-pub struct Module {
-    /// The generation in which it was added or removed.
-    pub generation: u64,
-    /// Its segment; `None` when the number is free.
-    pub segment: Option<TlsSegment>,
-    /// Distance below the thread pointer of a static block.
-    pub static_offset: Option<u64>,
-    /// Whether some thread has found out where its block is, so that it can't move any more.
-    pub decided: bool,
-}
-
-impl Module {
-    /// An unused number.
-    const FREE: Module = Module { generation: 0, segment: None, static_offset: None, decided: false };
-}
-
-struct Registry(UnsafeCell<Vec<Module>>);
-// SAFETY: touched under the TLS lock only, or while there is one thread.
-unsafe impl Sync for Registry {}
-
-static MODULES: Registry = Registry(UnsafeCell::new(Vec::new()));
-
 struct Threads(UnsafeCell<Vec<Addr>>);
 // SAFETY: touched under the TLS lock only.
 unsafe impl Sync for Threads {}
@@ -76,11 +53,6 @@ static INITIAL_DTV: AtomicU64 = AtomicU64::new(0);
 static STATIC_SIZE: AtomicU64 = AtomicU64::new(0);
 static STATIC_ALIGN: AtomicU64 = AtomicU64::new(64);
 
-fn modules(_lock: &mut TlsLock) -> &mut Vec<Module> {
-    // SAFETY: the lock guards the vector, and the borrow of it is exclusive.
-    unsafe { &mut *MODULES.0.get() }
-}
-
 fn coming(_lock: &mut TlsLock) -> &mut Vec<Addr> {
     // SAFETY: the lock guards the vector, and the borrow of it is exclusive.
     unsafe { &mut *COMING.0.get() }
@@ -94,20 +66,15 @@ pub fn set_static_info(size: u64, align: u64) {
 
 /// Sets module `number`, from 1.
 pub fn set_module(number: usize, module: Module) {
-    let mut lock = locks::tls();
-    let modules = modules(&mut lock);
-    if modules.len() < number {
-        modules.resize(number, Module::FREE);
-    }
-    if let Some(slot) = number.checked_sub(1).and_then(|i| modules.get_mut(i)) {
-        *slot = module;
+    let lock = locks::tls();
+    if let Some(entry) = tls_modules::make_entry(&lock, number) {
+        entry.set(&lock, module);
     }
 }
 
 /// A module as it is now.
 pub fn module(number: usize) -> Option<Module> {
-    let mut lock = locks::tls();
-    modules(&mut lock).get(number.checked_sub(1)?).copied()
+    tls_modules::entry(number).map(|entry| entry.get(&locks::tls()))
 }
 
 /// The current generation.
@@ -129,9 +96,19 @@ pub fn thread_pointer() -> Addr {
     Addr(tp)
 }
 
+/// Read anew each time: a signal handler of the thread may have replaced it.
 fn dtv_of(tcb: Addr) -> *mut DtvElement {
     // SAFETY: a thread control block has its DTV pointer in the second word.
-    unsafe { *(tcb.0 as *const *mut DtvElement).add(1) }
+    unsafe { (tcb.0 as *const *mut DtvElement).add(1).read_volatile() }
+}
+
+/// The first word of an element of a vector that may be the calling thread's, whose signal handlers may change it.
+///
+/// # Safety
+/// The vector must have the element, and stay as long as the value is used.
+unsafe fn word<'d>(dtv: *mut DtvElement, index: usize) -> &'d AtomicU64 {
+    // SAFETY: the caller's contract; elements are aligned.
+    unsafe { AtomicU64::from_ptr(&raw mut (*dtv.add(index)).value) }
 }
 
 fn set_dtv(tcb: Addr, dtv: *mut DtvElement) {
@@ -160,8 +137,7 @@ pub fn main_thread() -> Addr {
 
 /// Makes the main thread's DTV from the interpreter's own memory.
 pub fn make_initial_dtv(tcb: Addr) -> Addr {
-    let mut lock = locks::tls();
-    let capacity = modules(&mut lock).len() + DTV_SURPLUS;
+    let capacity = tls_modules::count() + DTV_SURPLUS;
     let empty = DtvElement { value: 0, to_free: core::ptr::null_mut() };
     let block = Vec::leak(alloc::vec![empty; capacity + 2]).as_mut_ptr();
     // SAFETY: the block was made with that many elements.
@@ -173,32 +149,42 @@ pub fn make_initial_dtv(tcb: Addr) -> Addr {
 }
 
 /// A DTV from the program's allocator; `None` if there is no memory.
-fn allocate_dtv(module_count: usize) -> Option<*mut DtvElement> {
-    let capacity = module_count + DTV_SURPLUS;
+fn allocate_dtv(capacity: usize) -> Option<*mut DtvElement> {
     let block: *mut DtvElement = libc::allocate((capacity + 2) * size_of::<DtvElement>()).cast();
     // SAFETY: the block was allocated, zeroed, with that many elements.
     (!block.is_null()).then(|| unsafe { make_dtv(block, capacity) })
 }
 
-/// Makes room for all modules in the DTV of `tcb`.
+/// Makes room for all modules in the DTV of `tcb`. The vector before it stays as long as the thread, since a signal handler that grows it
+/// may have interrupted somebody who uses it; each is twice as long as the last.
 fn grow_dtv(tcb: Addr, module_count: usize) {
-    let old = dtv_of(tcb);
-    // SAFETY: element -1 of a DTV is its capacity.
-    let capacity = unsafe { (*old.sub(1)).value } as usize;
-    if capacity >= module_count {
-        return;
-    }
-    let Some(new) = allocate_dtv(module_count) else {
-        crate::fatal(format_args!("cannot allocate memory for thread-local data: ABORT"));
-    };
-    // Filled before it is put in place: a signal handler of the thread may use it at once.
-    // SAFETY: both vectors have the old capacity and the generation element.
-    unsafe {
-        core::ptr::copy_nonoverlapping(old, new, capacity + 1);
-        set_dtv(tcb, new);
-        if old as u64 != INITIAL_DTV.load(Ordering::Relaxed) {
-            libc::give_back(old.sub(1).cast());
+    loop {
+        let old = dtv_of(tcb);
+        // SAFETY: element -1 of a DTV is its capacity.
+        let capacity = unsafe { (*old.sub(1)).value } as usize;
+        if capacity >= module_count {
+            return;
         }
+        let room = (module_count + DTV_SURPLUS).max(2 * capacity);
+        let Some(new) = allocate_dtv(room) else {
+            crate::fatal(format_args!("cannot allocate memory for thread-local data: ABORT"));
+        };
+        if dtv_of(tcb) != old {
+            // SAFETY: it came from the program's allocator, and nobody has seen it.
+            unsafe { libc::give_back(new.sub(1).cast()) };
+            continue;
+        }
+        // Filled before it is put in place: a signal handler of the thread may use it at once.
+        // SAFETY: both vectors have the old capacity and the generation element, and the new one as much as was asked for.
+        unsafe {
+            core::ptr::copy_nonoverlapping(old, new, capacity + 1);
+            for number in capacity + 1..=room {
+                *new.add(number) = DtvElement { value: UNALLOCATED, to_free: core::ptr::null_mut() };
+            }
+            (*new.sub(1)).to_free = old.cast();
+            set_dtv(tcb, new);
+        }
+        return;
     }
 }
 
@@ -241,10 +227,10 @@ enum Memory {
 unsafe fn initialise_thread(tcb: Addr, memory: Memory) {
     let mut lock = loop {
         // Room first, without the lock: it comes from the program's allocator, which may be anybody's.
-        let count = modules(&mut locks::tls()).len();
+        let count = tls_modules::count();
         grow_dtv(tcb, count);
-        let mut lock = locks::tls();
-        if modules(&mut lock).len() <= count {
+        let lock = locks::tls();
+        if tls_modules::count() <= count {
             break lock;
         }
     };
@@ -254,12 +240,13 @@ unsafe fn initialise_thread(tcb: Addr, memory: Memory) {
     let dtv = dtv_of(tcb);
     let mut newest = 0;
     // With the lock no module can go, and its image be unmapped, before it is copied.
-    for (index, module) in modules(&mut lock).iter_mut().enumerate() {
-        newest = newest.max(module.generation);
+    for (index, entry) in tls_modules::entries().enumerate() {
+        let Module { generation, place, .. } = entry.get(&lock);
+        newest = newest.max(generation);
         let mut element = DtvElement { value: UNALLOCATED, to_free: core::ptr::null_mut() };
-        if let (Some(segment), Some(offset)) = (&module.segment, module.static_offset) {
+        if let (Some(segment), Some(offset)) = (&place.segment, place.static_offset) {
             // This thread has its place now.
-            module.decided = true;
+            entry.settle(&lock);
             element.value = tcb.0 as u64 - offset;
             let block = element.value as *mut u8;
             match memory {
@@ -290,7 +277,7 @@ pub unsafe fn initialise_main_thread(tcb: Addr) {
 /// # Safety
 /// The segment must fit the static TLS at the module's offset, its image be relocated, and no thread use the block yet.
 pub unsafe fn add_static(stacks: &Stacks, number: usize, module: Module) {
-    let (Some(segment), Some(offset)) = (module.segment, module.static_offset) else {
+    let (Some(segment), Some(offset)) = (module.place.segment, module.place.static_offset) else {
         return;
     };
     set_module(number, module);
@@ -307,11 +294,12 @@ pub unsafe fn add_static(stacks: &Stacks, number: usize, module: Module) {
 pub unsafe fn make_static(stacks: &Stacks, number: usize, segment: &TlsSegment, offset: u64) -> bool {
     // Held from the look to the last thread: none can make a block of its own in between, or use the place before it is filled.
     let mut lock = locks::tls();
-    let known = number.checked_sub(1).and_then(|i| modules(&mut lock).get_mut(i));
-    let Some(module) = known.filter(|m| !m.decided && m.segment.is_some()) else {
+    let known = tls_modules::entry(number).map(|entry| (entry, entry.get(&lock)));
+    let Some((entry, mut module)) = known.filter(|(_, m)| !m.decided && m.place.segment.is_some()) else {
         return false;
     };
-    module.static_offset = Some(offset);
+    module.place.static_offset = Some(offset);
+    entry.set(&lock, module);
     // SAFETY: the caller's contract; nobody uses the place, since it was not the module's.
     unsafe { initialise_everywhere(&mut lock, stacks, segment, offset) };
     true
@@ -319,12 +307,13 @@ pub unsafe fn make_static(stacks: &Stacks, number: usize, segment: &TlsSegment, 
 
 /// Takes the place in static TLS back from a module, unless a thread has used it meanwhile. Says whether it is free again.
 pub fn take_static_back(number: usize) -> bool {
-    let mut lock = locks::tls();
-    let known = number.checked_sub(1).and_then(|i| modules(&mut lock).get_mut(i));
-    let Some(module) = known.filter(|m| !m.decided) else {
+    let lock = locks::tls();
+    let known = tls_modules::entry(number).map(|entry| (entry, entry.get(&lock)));
+    let Some((entry, mut module)) = known.filter(|(_, m)| !m.decided) else {
         return false;
     };
-    module.static_offset = None;
+    module.place.static_offset = None;
+    entry.set(&lock, module);
     true
 }
 
@@ -383,43 +372,56 @@ pub(super) unsafe extern "C" fn tls_get_addr_slow(index: *const TlsIndex) -> *mu
     (block as u64).wrapping_add(offset) as *mut u8
 }
 
-/// The calling thread's block of a module, made if need be.
+/// The calling thread's block of a module, made if need be. A signal handler that interrupts this may come here too: whoever is last to
+/// put something in place finds what the other has put there.
 pub fn current_block(number: usize) -> *mut u8 {
     let tcb = thread_pointer();
     update_dtv(tcb);
-    let dtv = dtv_of(tcb);
-    // SAFETY: the vector has room for all modules.
-    let element = unsafe { &mut *dtv.add(number) };
-    if element.value != UNALLOCATED {
-        return element.value as *mut u8;
+    // SAFETY: the vector has room for all modules, and stays as long as the thread.
+    let value = unsafe { word(dtv_of(tcb), number) }.load(Ordering::Relaxed);
+    if value != UNALLOCATED {
+        return value as *mut u8;
     }
-    let segment = match decide(number) {
-        Some((segment, None)) => segment,
-        Some((_, Some(offset))) => {
-            element.value = tcb.0 as u64 - offset;
-            return element.value as *mut u8;
+    match settle(number) {
+        Some(Place { segment: Some(_), static_offset: Some(offset) }) => {
+            let block = tcb.0 as u64 - offset;
+            // SAFETY: as above.
+            unsafe { word(dtv_of(tcb), number) }.store(block, Ordering::Relaxed);
+            block as *mut u8
         }
-        None => crate::fatal(format_args!("inconsistency: no thread-local module {number}")),
-    };
-    let (block, to_free) = allocate_block(&segment);
-    // SAFETY: the element belongs to the calling thread; nobody else touches it.
-    unsafe { *dtv.add(number) = DtvElement { value: block as u64, to_free } };
-    block
+        Some(Place { segment: Some(segment), static_offset: None }) => {
+            let (block, to_free) = allocate_block(&segment);
+            put_block(tcb, number, block, to_free)
+        }
+        _ => crate::fatal(format_args!("inconsistency: no thread-local module {number}")),
+    }
 }
 
-/// A module's segment, and its place if it is static. From now on that is settled.
-fn decide(number: usize) -> Option<(TlsSegment, Option<u64>)> {
-    let mut lock = locks::tls();
-    let module = modules(&mut lock).get_mut(number.checked_sub(1)?)?;
-    module.decided = true;
-    Some((module.segment?, module.static_offset))
+/// Puts a block into the calling thread's vector, unless there is one by now, and returns the one that is there.
+fn put_block(tcb: Addr, number: usize, block: *mut u8, to_free: *mut u8) -> *mut u8 {
+    loop {
+        let dtv = dtv_of(tcb);
+        // SAFETY: the vector has room for all modules, and stays as long as the thread.
+        let value = unsafe { word(dtv, number) };
+        match value.compare_exchange(UNALLOCATED, block as u64, Ordering::Relaxed, Ordering::Relaxed) {
+            Err(other) if other != block as u64 => {
+                // SAFETY: the block came from the program's allocator, and nobody has seen it.
+                unsafe { libc::give_back(to_free) };
+                return other as *mut u8;
+            }
+            // SAFETY: the element is that of the block.
+            _ => unsafe { (&raw mut (*dtv.add(number)).to_free).write_volatile(to_free) },
+        }
+        if dtv_of(tcb) == dtv {
+            return block;
+        }
+    }
 }
 
-/// The modules as they are, and their generation. What follows from them for a thread is done without the lock: it calls the program's
-/// allocator, which may be anybody's.
-fn snapshot() -> (Vec<Module>, u64) {
-    let mut lock = locks::tls();
-    (modules(&mut lock).clone(), GENERATION.load(Ordering::Acquire))
+/// Where a module's blocks are. From now on that is settled.
+fn settle(number: usize) -> Option<Place> {
+    let entry = tls_modules::entry(number)?;
+    Some(entry.settled().unwrap_or_else(|| entry.settle(&locks::tls())))
 }
 
 /// The calling thread's block of a module if it has one.
@@ -430,10 +432,8 @@ pub fn existing_block(number: usize) -> *mut u8 {
         if number == 0 || number as u64 > (*dtv.sub(1)).value {
             return core::ptr::null_mut();
         }
-        if let Some(m) = module(number) {
-            if m.generation > (*dtv).value {
-                return core::ptr::null_mut();
-            }
+        if tls_modules::entry(number).is_some_and(|entry| entry.generation() > (*dtv).value) {
+            return core::ptr::null_mut();
         }
         let value = (*dtv.add(number)).value;
         if value == UNALLOCATED {
@@ -444,38 +444,36 @@ pub fn existing_block(number: usize) -> *mut u8 {
     }
 }
 
+/// Takes blocks of modules that are gone out of the calling thread's vector, and makes room for new ones. The program's allocator is
+/// called without a lock: it may be anybody's.
 fn update_dtv(tcb: Addr) {
-    let dtv = dtv_of(tcb);
     // SAFETY: element 0 is the generation.
-    let have = unsafe { (*dtv).value };
-    if have == GENERATION.load(Ordering::Acquire) {
+    let generation_of = |dtv| unsafe { word(dtv, 0) };
+    let now = GENERATION.load(Ordering::Acquire);
+    let have = generation_of(dtv_of(tcb)).load(Ordering::Relaxed);
+    if have == now {
         return;
     }
-    let (modules, now) = snapshot();
-    let count = modules.len();
-    // SAFETY: element -1 is the capacity.
-    let capacity = unsafe { (*dtv.sub(1)).value } as usize;
-    for number in 1..=capacity {
-        // A module that is gone altogether has no entry any more.
-        let changed = modules.get(number - 1).is_none_or(|m| m.generation > have);
-        // SAFETY: the element is within the capacity.
+    // The modules of that generation are in the table.
+    let count = tls_modules::count();
+    grow_dtv(tcb, count);
+    for number in (1..=count).filter(|number| tls_modules::entry(*number).is_some_and(|e| e.generation() > have)) {
+        let dtv = dtv_of(tcb);
+        if generation_of(dtv).load(Ordering::Relaxed) != have {
+            // A signal handler has done it.
+            return;
+        }
+        // SAFETY: the vector has room for `count` modules.
         let element = unsafe { &mut *dtv.add(number) };
-        if changed && (element.value != UNALLOCATED || !element.to_free.is_null()) {
+        if element.value != UNALLOCATED || !element.to_free.is_null() {
             let to_free = core::mem::replace(&mut element.to_free, core::ptr::null_mut());
             element.value = UNALLOCATED;
             // SAFETY: a dynamic block came from the program's allocator; a null pointer is ignored.
             unsafe { libc::give_back(to_free) };
         }
     }
-    grow_dtv(tcb, count);
-    let dtv = dtv_of(tcb);
-    // SAFETY: the vector has room for `count` modules.
-    unsafe {
-        for number in capacity + 1..=count {
-            *dtv.add(number) = DtvElement { value: UNALLOCATED, to_free: core::ptr::null_mut() };
-        }
-        (*dtv).value = now;
-    }
+    // Fails if a signal handler has done it.
+    let _ = generation_of(dtv_of(tcb)).compare_exchange(have, now, Ordering::Relaxed, Ordering::Relaxed);
 }
 
 fn allocate_block(segment: &TlsSegment) -> (*mut u8, *mut u8) {
@@ -505,11 +503,7 @@ pub unsafe extern "C" fn dl_allocate_tls(tcb: *mut u8) -> *mut u8 {
         return tcb;
     }
     super::gscope::reset(Addr(tcb as usize));
-    let count = {
-        let mut lock = locks::tls();
-        modules(&mut lock).len()
-    };
-    let Some(dtv) = allocate_dtv(count) else {
+    let Some(dtv) = allocate_dtv(tls_modules::count() + DTV_SURPLUS) else {
         return core::ptr::null_mut();
     };
     set_dtv(Addr(tcb as usize), dtv);
@@ -551,8 +545,12 @@ pub unsafe extern "C" fn dl_deallocate_tls(tcb: *mut u8, _free_tcb: bool) {
         for number in 1..=capacity {
             libc::give_back((*dtv.add(number)).to_free);
         }
-        if dtv as u64 != INITIAL_DTV.load(Ordering::Relaxed) {
-            libc::give_back(dtv.sub(1).cast());
+        // The vectors before it, too.
+        let mut next = dtv;
+        while !next.is_null() && next as u64 != INITIAL_DTV.load(Ordering::Relaxed) {
+            let block = next.sub(1);
+            next = (*block).to_free.cast();
+            libc::give_back(block.cast());
         }
     }
 }
@@ -583,11 +581,8 @@ pub unsafe extern "C" fn dl_tls_get_addr_soft(map: *mut u8) -> *mut u8 {
 
 /// Forgets a module that was never used: its transaction failed.
 pub fn forget_module(number: usize) {
-    let mut lock = locks::tls();
-    let modules = modules(&mut lock);
-    if let Some(slot) = number.checked_sub(1).and_then(|i| modules.get_mut(i)) {
-        if slot.generation == 0 {
-            *slot = Module::FREE;
-        }
+    let lock = locks::tls();
+    if let Some(entry) = tls_modules::entry(number).filter(|entry| entry.generation() == 0) {
+        entry.set(&lock, Module::FREE);
     }
 }

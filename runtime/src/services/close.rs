@@ -3,6 +3,7 @@
 use super::{init, lazy, namespace, open};
 use crate::audit;
 use crate::glibc::audit::Activity;
+use crate::glibc::tls_modules::Module;
 use crate::glibc::{debugger, find_object, locks, tls};
 use crate::process::{self, Process};
 use alloc::collections::BTreeSet;
@@ -191,7 +192,7 @@ fn unload() {
         let namespace = object.namespace;
         let module = object.tls_state.get().module();
         if module != 0 {
-            tls::set_module(module, tls::Module { generation, segment: None, static_offset: None, decided: false });
+            tls::set_module(module, Module { generation, ..Module::FREE });
             had_tls = true;
         }
         forget_first(process, namespace, id);

@@ -5,6 +5,7 @@ use super::{close, init, lazy, link, namespace, seal};
 use crate::audit;
 use crate::glibc::audit::Activity;
 use crate::glibc::thread::{self, Stacks};
+use crate::glibc::tls_modules::{Module, Place};
 use crate::glibc::{debugger, find_object, locks, tls};
 use crate::process::{self, Process};
 use alloc::string::ToString;
@@ -537,7 +538,8 @@ pub fn commit(process: &mut Process, new: &[ObjectId], services: &link::LinkServ
             has_tls = true;
             let state = object.tls_state.get();
             let static_offset = state.static_offset();
-            let module = tls::Module { generation, segment: Some(segment), static_offset, decided: false };
+            let place = Place { segment: Some(segment), static_offset };
+            let module = Module { generation, place, decided: false };
             match services.stacks.filter(|_| static_offset.is_some()) {
                 // SAFETY: the offset was placed within the static TLS of every thread, the image is relocated, and no code that knows
                 // the module has run.

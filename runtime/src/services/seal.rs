@@ -16,7 +16,7 @@ pub fn objects(process: &Process, ids: &[ObjectId]) {
     let mut plan = SealPlan::default();
     for &id in ids {
         let object = &process.linker.objects[id];
-        plan.add(object.display_name(), object, &process.seal);
+        plan.add(object.display_name(), object, &process.seal, apply::shows_plans());
     }
     add_heap(&mut plan, &process.seal);
     apply::apply(&plan, process.level());

@@ -435,11 +435,12 @@ fn commit(layout: &Layout) -> Result<(), Failure> {
 
 fn seal_all(process: &Process) -> Result<(), Failure> {
     let read_only = RTLD_GLOBAL_RO.structure().range();
-    let mut plan =
-        program::seal_plan(&process.linker, process.interpreter, process.vdso, read_only.clone(), &process.seal);
+    let (interpreter, vdso, tables) = (process.interpreter, process.vdso, read_only.clone());
+    let shown = apply::shows_plans();
+    let mut plan = program::seal_plan(&process.linker, interpreter, vdso, tables, &process.seal, shown);
     for id in audit::modules::objects(process) {
         let object = &process.linker.objects[id];
-        plan.add(object.display_name(), object, &process.seal);
+        plan.add(object.display_name(), object, &process.seal, shown);
     }
     link::protect_relro(&process.linker.objects[process.interpreter])?;
     // SAFETY: nothing writes `_rtld_global_ro` any more.
