@@ -57,9 +57,8 @@ fn trials() -> Result<Vec<Trial>, String> {
             let bench = Arc::clone(&bench);
             trials.push(Trial::test(format!("threads {program} {level}"), move || Ok(bench.threads(program, level)?)));
         }
-        let bench = Arc::clone(&bench);
-        trials.push(Trial::test(format!("cycles {level}"), move || Ok(bench.cycles(level)?)));
-        let bench = Arc::clone(&bench);
+        let [cycles, bench] = [Arc::clone(&bench), Arc::clone(&bench)];
+        trials.push(Trial::test(format!("cycles {level}"), move || Ok(cycles.cycles(level)?)));
         trials.push(Trial::test(format!("handlers {level}"), move || Ok(bench.handlers(level)?)));
     }
     Ok(trials)

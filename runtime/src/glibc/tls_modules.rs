@@ -53,11 +53,14 @@ static TABLE: [AtomicPtr<Entry>; PIECES] = [const { AtomicPtr::new(core::ptr::nu
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 impl Entry {
-    const FREE: Entry = Entry {
-        generation: AtomicU64::new(0),
-        decided: AtomicBool::new(false),
-        place: UnsafeCell::new(Place { segment: None, static_offset: None }),
-    };
+    fn free() -> Entry {
+        let Module { generation, place, decided } = Module::FREE;
+        Entry {
+            generation: AtomicU64::new(generation),
+            decided: AtomicBool::new(decided),
+            place: UnsafeCell::new(place),
+        }
+    }
 
     /// The generation in which the module was added or removed.
     pub fn generation(&self) -> u64 {
@@ -129,7 +132,7 @@ pub fn make_entry(_lock: &TlsLock, number: usize) -> Option<&'static Entry> {
         let (piece, _, len) = position(next)?;
         let slot = TABLE.get(piece)?;
         if slot.load(Ordering::Relaxed).is_null() {
-            let entries: Vec<Entry> = (0..len).map(|_| Entry::FREE).collect();
+            let entries: Vec<Entry> = (0..len).map(|_| Entry::free()).collect();
             slot.store(Vec::leak(entries).as_mut_ptr(), Ordering::Release);
         }
         COUNT.store(next, Ordering::Release);
