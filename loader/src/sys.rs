@@ -23,6 +23,8 @@ const NR_RSEQ: usize = 334;
 const NR_PRCTL: usize = 157;
 const NR_EXIT_GROUP: usize = 231;
 const NR_GETTID: usize = 186;
+const NR_RT_SIGACTION: usize = 13;
+const NR_SETITIMER: usize = 38;
 
 /// A raw system call with up to five arguments; the result is the kernel's, a negative errno on failure.
 ///
@@ -150,6 +152,45 @@ pub fn open_read(path: &CStr) -> Result<OwnedFd> {
 pub fn open_append(path: &CStr) -> Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::from_raw_mode(0o666))
+}
+
+/// Opens or creates `path` for reading and writing, for a file that processes share (`LD_PROFILE`).
+pub fn open_shared(path: &CStr) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::from_raw_mode(0o666))
+}
+
+/// Makes an open file `size` bytes long; what is new is zeroes.
+pub fn set_size(fd: BorrowedFd<'_>, size: u64) -> Result<()> {
+    rustix::fs::ftruncate(fd, size)
+}
+
+/// Maps `len` bytes from the start of a file, for reading and writing, shared with other processes.
+pub fn map_shared(len: usize, fd: BorrowedFd<'_>) -> Result<Addr> {
+    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: the kernel chooses a free range.
+    let p = unsafe { rustix::mm::mmap(core::ptr::null_mut(), len, prot, MapFlags::SHARED, fd, 0)? };
+    Ok(Addr(p as usize))
+}
+
+/// Has a signal handled with all signals blocked, interrupted calls being taken up again (`SA_SIGINFO`, `SA_RESTART`).
+///
+/// # Safety
+/// `handler` must be a handler with three arguments for any thread at any time, `restorer` code that calls `rt_sigreturn`.
+pub unsafe fn set_signal_handler(signal: i32, handler: usize, restorer: usize) -> Result<()> {
+    const FLAGS: usize = 4 | 0x1000_0000 | 0x0400_0000;
+    // The kernel's `struct sigaction`: handler, flags, restorer, mask of eight bytes.
+    let action = [handler, FLAGS, restorer, usize::MAX];
+    // SAFETY: the caller's contract; the structure is only read.
+    check(unsafe { raw(NR_RT_SIGACTION, [signal as usize, action.as_ptr() as usize, 0, 8, 0]) }).map(drop)
+}
+
+/// Has `SIGPROF` sent each time the process has used so many microseconds of processor time, less than a second.
+pub fn set_profiling_timer(microseconds: u32) -> Result<()> {
+    const ITIMER_PROF: usize = 2;
+    let interval = [0, u64::from(microseconds), 0, u64::from(microseconds)];
+    // SAFETY: the two times are only read.
+    check(unsafe { raw(NR_SETITIMER, [ITIMER_PROF, interval.as_ptr() as usize, 0, 0, 0]) }).map(drop)
 }
 
 /// Where one of the descriptors 0 to 2 is closed, opens something harmless in its place: `/dev/full` for input, which can't be read, and

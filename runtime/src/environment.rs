@@ -32,6 +32,8 @@ pub struct Environment {
     pub warn: bool,
     /// `LD_SHOW_AUXV`
     pub show_auxv: bool,
+    /// `LD_PROFILE`, non-empty
+    pub profile: Option<&'static [u8]>,
     /// `LD_PROFILE_OUTPUT`, non-empty
     pub profile_output: Option<&'static [u8]>,
     /// `LD_ORIGIN_PATH`
@@ -98,6 +100,7 @@ impl Environment {
                 b"LD_LIBRARY_PATH" if !secure || !holds(Rule::LibraryPathInSecureMode) => {
                     environment.library_path = Some(value)
                 }
+                b"LD_PROFILE" => environment.profile = Some(value).filter(|value| !value.is_empty()),
                 b"LD_PROFILE_OUTPUT" if !secure && !value.is_empty() => environment.profile_output = Some(value),
                 b"LD_DEBUG" => {
                     environment.debug = Some(value);

@@ -18,6 +18,7 @@ pub mod logger;
 mod mem;
 pub mod options;
 pub mod process;
+pub mod profile;
 pub mod services;
 pub mod start;
 pub mod statistics;

@@ -88,6 +88,14 @@ impl Process {
         object.image.segments.first().map_or(object.image.range.start, |s| object.image.bias.run_time(s.memory.start))
     }
 
+    /// How the slots of the program and its libraries are bound: at level 2 all that can be, at once.
+    pub fn binding_at_start(&self) -> PltMode {
+        match self.binding {
+            PltMode::Lazy if self.level() == SealLevel::Enforced => PltMode::Eager,
+            binding => binding,
+        }
+    }
+
     /// The level that counts.
     pub fn level(&self) -> SealLevel {
         self.seal.level

@@ -66,9 +66,11 @@ pub extern "C" fn dl_audit_preinit(_map: *mut u8) {
 #[cfg_attr(feature = "interpreter", export_name = "_dl_audit_symbind_alt")]
 pub extern "C" fn dl_audit_symbind_alt(_map: *mut u8, _symbol: *const u8, _value: *mut *mut u8, _result: *mut u8) {}
 
-/// `_dl_mcount`: profiling of calls between objects, which is off.
+/// `_dl_mcount`: a call that libc makes of a function that the program has given it, while a library is profiled.
 #[cfg_attr(feature = "interpreter", export_name = "_dl_mcount")]
-pub extern "C" fn dl_mcount(_from: usize, _to: usize) {}
+pub extern "C" fn dl_mcount(from: usize, to: usize) {
+    crate::profile::call(from as u64, to as u64);
+}
 
 /// `__rtld_version_placeholder`: makes the version GLIBC_2.34 exist.
 #[cfg_attr(feature = "interpreter", export_name = "__rtld_version_placeholder")]

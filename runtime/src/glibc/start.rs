@@ -239,6 +239,11 @@ pub fn count_adds(count: u64) {
     global.put_u64(at, global.get_u64(at) + count);
 }
 
+/// Says which library is profiled, so that libc tells of the calls that it makes.
+pub fn publish_profiled(map: Addr) {
+    RTLD_GLOBAL.structure().put_addr(process::layout().rtld_global.dl_profile_map, map);
+}
+
 /// Writes the remaining words about the program's namespace.
 pub fn publish_namespace(process: &mut Process) {
     let layout = process::layout();

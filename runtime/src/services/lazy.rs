@@ -7,6 +7,7 @@
 use super::close;
 use crate::glibc::gscope;
 use crate::process;
+use crate::profile;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::arch::naked_asm;
@@ -116,6 +117,7 @@ unsafe extern "C" fn trampoline_code() {
         "mov rdi, [rsp + 80]",
         "mov rsi, [rsp + 88]",
         save_vectors!(),
+        "mov rdx, [rbx + 96]",
         "call {bind}",
         "mov r11, rax",
         restore_vectors!(),
@@ -174,8 +176,8 @@ unsafe impl Sync for PublisherCell {}
 static PUBLISHER: PublisherCell =
     PublisherCell(UnsafeCell::new(Publisher { replaced: Vec::new(), withdrawn: Vec::new() }));
 
-/// Binds a slot; ends the program if there is no definition.
-extern "C" fn bind(cookie: u64, index: u64) -> u64 {
+/// Binds a slot; ends the program if there is no definition. The call returns to `from`.
+extern "C" fn bind(cookie: u64, index: u64, from: u64) -> u64 {
     let id = ObjectId(cookie as u32);
     let mut target = search(id, index);
     if target.tie.is_some() {
@@ -190,6 +192,7 @@ extern "C" fn bind(cookie: u64, index: u64) -> u64 {
         // SAFETY: the slot lies in a writable segment of the object that calls. Another thread that binds it stores the same.
         unsafe { slot.as_mut_ptr::<u64>().write_unaligned(address) };
     }
+    profile::call(from, address);
     address
 }
 

@@ -5,6 +5,7 @@ use crate::audit;
 use crate::glibc::thread::Stacks;
 use crate::glibc::tls;
 use crate::process::StaticTls;
+use crate::profile;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use loader::addr::Addr;
@@ -116,7 +117,7 @@ impl Services for LinkServices<'_> {
 /// How the PLT slots of an object are bound, given what the process or the dlopen asks for.
 pub fn plt_mode(object: &Object, wanted: PltMode) -> PltMode {
     let usual = if object.dynamic.binds_now() { PltMode::Now } else { wanted };
-    audit::plt::mode(object, usual, wanted)
+    audit::plt::mode(object, profile::mode(usual, wanted), wanted)
 }
 
 /// Relocates `objects` (in this order; dependencies first) and protects their RELRO. The pairs returned are references to objects that

@@ -8,6 +8,7 @@ use crate::glibc::thread::{self, Stacks};
 use crate::glibc::tls_modules::{Module, Place};
 use crate::glibc::{debugger, find_object, locks, tls};
 use crate::process::{self, Process};
+use crate::profile;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::ffi::CStr;
@@ -437,6 +438,7 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
     if !kept.is_empty() {
         close::promote(process, &kept);
     }
+    profile::begin(process, new, wanted);
     Ok(order)
 }
 

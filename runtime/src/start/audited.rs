@@ -18,6 +18,7 @@ use crate::glibc::{debugger, libc, stack as stack_rights, start as abi, tables, 
 use crate::initial_stack::InitialStack;
 use crate::options::Action;
 use crate::process::{self, Process};
+use crate::profile;
 use crate::services::{lazy, link, open};
 use crate::statistics::Times;
 use alloc::ffi::CString;
@@ -85,7 +86,8 @@ fn prepare(
     tls::set_generation(u64::from(!linker.tls_modules.is_empty()));
     set_variables(stack, request);
     set_save_area(&cpu);
-    lazy::set_slots(request.environment.bind_not, request.seal.level == SealLevel::Enforced);
+    let calls_stay_unbound = request.environment.bind_not || profile::is_wanted();
+    lazy::set_slots(calls_stay_unbound, request.seal.level == SealLevel::Enforced);
     trampoline::set_vectors(&cpu);
     let binding = request.binding();
     abi::fill_read_only(layout, stack, &cpu, &tls_info, binding == PltMode::Lazy);
@@ -213,10 +215,7 @@ unsafe fn link_closure(order: &[ObjectId], closure: &[ObjectId]) -> Result<(), F
     let process = &mut *gate;
     let interpreter = process.interpreter;
     let relocated: Vec<ObjectId> = order.iter().rev().copied().filter(|id| *id != interpreter).collect();
-    let wanted = match process.binding {
-        PltMode::Lazy if process.level() == SealLevel::Enforced => PltMode::Eager,
-        binding => binding,
-    };
+    let wanted = process.binding_at_start();
     let services = link::LinkServices::new(process.static_tls, Some(&stacks));
     // SAFETY: the caller's contract.
     unsafe { link::relocate(&mut process.linker, BASE_NAMESPACE, &relocated, wanted, &services)? };

@@ -22,6 +22,7 @@ use crate::glibc::{debugger, find_object, libc, start as abi, tables, thread, tl
 use crate::initial_stack::{AuxKey, InitialStack};
 use crate::options::Action;
 use crate::process::{self, Arguments, Process};
+use crate::profile;
 use crate::services::{fork, init, lazy, link, open, seal};
 use crate::statistics::{Cycles, Times};
 use alloc::string::String;
@@ -191,7 +192,8 @@ fn run(
     make_main_thread(layout, stack, &tls_info, &loaded.linker, tunables.number_of(b"glibc.pthread.rseq") != 0)?;
     set_variables(stack, request);
     set_save_area(&cpu);
-    lazy::set_slots(request.environment.bind_not, request.seal.level == SealLevel::Enforced);
+    let calls_stay_unbound = request.environment.bind_not || profile::is_wanted();
+    lazy::set_slots(calls_stay_unbound, request.seal.level == SealLevel::Enforced);
     let binding = request.binding();
     abi::fill_read_only(layout, stack, &cpu, &tls_info, binding == PltMode::Lazy);
     let order = loaded.linker.initialisation_order(&loaded.closure, loaded.main);
@@ -221,7 +223,7 @@ fn run(
         static_tls: abi::static_room(layout, &tls_info),
     });
     // SAFETY: the thread pointer is set up.
-    times.relocation(|| unsafe { link_all(&order, binding) })?;
+    times.relocation(|| unsafe { link_all(&order) })?;
     // SAFETY: the control block is the main thread's; every image is relocated.
     unsafe { tls::initialise_main_thread(tls::thread_pointer()) };
     process::prepare_gate().map_err(|e| system("cannot allocate memory", e))?;
@@ -392,7 +394,7 @@ fn publish_debugger(linker: &Linker, maps: &LinkMaps, [main, interpreter]: [Obje
 ///
 /// # Safety
 /// The thread pointer must be set up.
-unsafe fn link_all(order: &[ObjectId], binding: PltMode) -> Result<(), Failure> {
+unsafe fn link_all(order: &[ObjectId]) -> Result<(), Failure> {
     debugger::state(BASE_NAMESPACE, debugger::State::Add);
     let mut gate = process::enter();
     let process = &mut *gate;
@@ -402,8 +404,7 @@ unsafe fn link_all(order: &[ObjectId], binding: PltMode) -> Result<(), Failure> 
     tls::set_generation(u64::from(!process.linker.tls_modules.is_empty()));
     let interpreter = process.interpreter;
     let relocated: Vec<ObjectId> = order.iter().rev().copied().filter(|id| *id != interpreter).collect();
-    let wanted =
-        if process.level() == SealLevel::Enforced && binding == PltMode::Lazy { PltMode::Eager } else { binding };
+    let wanted = process.binding_at_start();
     let services = link::LinkServices::new(process.static_tls, None);
     // SAFETY: the caller's contract.
     unsafe { link::relocate(&mut process.linker, BASE_NAMESPACE, &relocated, wanted, &services)? };
@@ -430,6 +431,8 @@ fn commit(layout: &Layout) -> Result<(), Failure> {
             link::protect(&process.linker.objects[id], process.level())?;
         }
     }
+    let binding = process.binding_at_start();
+    profile::begin(process, &list, binding);
     seal_all(process)
 }
 

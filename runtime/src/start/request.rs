@@ -9,6 +9,7 @@ use crate::glibc::tunables::{Mode, Tunable, TunableSet};
 use crate::initial_stack::{AuxKey, InitialStack};
 use crate::logger;
 use crate::options::{Action, OptionError, Options};
+use crate::profile;
 use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::ffi::CStr;
@@ -69,6 +70,9 @@ impl Request {
         }
         lookup::DYNAMIC_WEAK.store(environment.dynamic_weak, Ordering::Relaxed);
         redirect(&environment);
+        if let Some(name) = environment.profile {
+            profile::want(name, environment.profile_output.unwrap_or(default_profile_output(secure)));
+        }
         let mut seal = SealTunables::parse(environment.tunables.unwrap_or_default(), secure);
         // The kernel names no interpreter, or this image is the program itself: invoked directly.
         let is_direct = match stack.aux(AuxKey::Base) {
@@ -160,7 +164,7 @@ impl Request {
 
     /// Where profiles are written.
     pub fn profile_output(&self) -> &'static [u8] {
-        self.environment.profile_output.unwrap_or(if self.secure { b"/var/profile" } else { b"/var/tmp" })
+        self.environment.profile_output.unwrap_or(default_profile_output(self.secure))
     }
 
     /// The audit modules that the environment and the options name, and those of the program itself.
@@ -179,9 +183,9 @@ impl Request {
         }
     }
 
-    /// How PLT slots are bound.
+    /// How PLT slots are bound: lazily in any case where calls are to be counted.
     pub fn binding(&self) -> PltMode {
-        if self.environment.bind_now && holds(Rule::BindNow) {
+        if self.environment.bind_now && self.environment.profile.is_none() && holds(Rule::BindNow) {
             PltMode::Now
         } else {
             PltMode::Lazy
@@ -197,6 +201,15 @@ impl Request {
             }
         }
         finder::origin_of(opened.path.to_bytes())
+    }
+}
+
+/// Where profiles are written if nobody says.
+fn default_profile_output(secure: bool) -> &'static [u8] {
+    if secure {
+        b"/var/profile"
+    } else {
+        b"/var/tmp"
     }
 }
 

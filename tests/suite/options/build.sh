@@ -58,3 +58,18 @@ chmod -x closed
 printf 'text\n' >text
 sed 's#^RTLDLIST=.*#RTLDLIST=./ld.so#' "$(command -v ldd)" >ldd
 chmod +x ldd
+library libprofiled.so '#include <stdlib.h>
+#include <time.h>
+volatile unsigned long sum; void twice(void) { sum++; }
+void thrice(int n) { twice(); if (n) thrice(n - 1); sum += (unsigned long)abs(-1); }
+int compare(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
+void spin(void) { while (clock() < CLOCKS_PER_SEC / 3) for (int i = 0; i < 100000; i++) sum += i; }' -Wl,-z,lazy
+program profiled '#include <stdlib.h>
+#include <unistd.h>
+#include <sys/wait.h>
+void twice(void), thrice(int), spin(void); int compare(const void *, const void *);
+int main(void) { int a[] = {3, 1, 2}; twice(); twice(); thrice(4); qsort(a, 3, sizeof a[0], compare); spin();
+if (!fork()) { twice(); _exit(0); } wait(0); return a[0] - 1; }' libprofiled.so -Wl,-rpath,. -Wl,-z,lazy
+program profiles '#include <dlfcn.h>
+int main(void) { void *own = dlopen("libprofiled.so", RTLD_LAZY); ((void (*)(int))dlsym(own, "thrice"))(2); return dlclose(own); }' \
+    -Wl,-rpath,. -Wl,-z,lazy

@@ -1,6 +1,8 @@
 //! The command lines of `lines.txt` under a copy of the system's loader and under `ld-seal.so`, in two equal trees where each is `./ld.so`:
 //! what they print and how they end must be the same, but for addresses.
 
+mod profile;
+
 use conformance::compare::{difference, Normaliser};
 use conformance::loader::SYSTEM;
 use conformance::process::{capture, Ending, Outcome};
@@ -40,6 +42,11 @@ fn trials() -> Result<Vec<Trial>, String> {
         ours: tree(&cache, "ours", &loader.interpreter)?,
     });
     let mut trials = Vec::new();
+    for (program, spends_time) in [("profiled", true), ("profiles", false)] {
+        let trees = Arc::clone(&trees);
+        let check = move || profile::check(&trees, program, spends_time);
+        trials.push(Trial::ignorable_test(format!("LD_PROFILE: {program}"), check));
+    }
     let mut section = "";
     for line in LINES.lines().filter(|line| !line.is_empty() && !line.starts_with("# ")) {
         match line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {

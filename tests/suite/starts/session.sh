@@ -76,6 +76,7 @@ if has git; then
     export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.org GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.org
     git -c init.defaultBranch=main init -q repository && cp numbers repository/ && cd repository
     git add . && git commit -qm one && git log --oneline && git fsck 2>&1 && git gc -q && git status -s && cd ..
+    git clone -q repository clone && git -C clone log --oneline && git -C clone ls-files && git clone -q "file://$PWD/repository" other && git -C other rev-parse HEAD
 fi
 has openssl && openssl rand -hex 8 | wc -c && openssl genrsa 1024 2>/dev/null | head -1
 has curl && curl -s file:///etc/passwd | head -1
@@ -103,6 +104,59 @@ date -u -d @0; TZ=Europe/Berlin date -d @0; locale | head -1
 iconv -f UTF-8 -t UTF-16 <numbers | iconv -f UTF-16 -t UTF-8 | cmp - numbers && echo converted
 has vim && vim -es -u NONE -c '%s/1/one/' -c 'w! edited' -c 'q' numbers; head -1 edited 2>/dev/null
 has sqlite3 && sqlite3 :memory: 'select sqlite_version() is not null'
+has ssh-keygen && ssh-keygen -q -t ed25519 -N '' -C '' -f key && ssh-keygen -y -f key | cut -d' ' -f1
+has locale && locale -a | wc -l; has iconv && iconv -l | wc -l
+has systemctl && systemctl --version | head -1
+has man && printf '.TH T 1\n.SH NAME\nt \\- a page\n' >page.1 && MAN_DISABLE_SECCOMP=1 man -P cat -l page.1 | grep -c page
+has less && printf 'paged\n' | less -EX | cat
+has strings && strings -n 8 /bin/true | wc -l
+has rsync && rsync -a tree/ copy/ && diff -r tree/a/numbers copy/a/numbers && echo copied
+has cpio && find tree -type f | cpio -o --quiet -H newc | cpio -t --quiet
+has zip && has unzip && zip -qr tree.zip tree && unzip -tq tree.zip
+has cmake && cmake --version | head -1
+has ldconfig && mkdir -p cache && cp /lib/x86_64-linux-gnu/libz.so.1 cache/ 2>/dev/null && ldconfig -n -v cache 2>/dev/null | grep -c libz
+for file in /bin/ls /usr/bin/git /usr/bin/python3 /usr/bin/gdb; do
+    [ -e $file ] && { ldd $file; ldd -v $file; ldd -u -r $file; } | sed 's/(0x[0-9a-f]*)//'
+done
+
+echo "== jobs"
+cat >jobs.sh <<'END'
+set -m
+sleep 30 & first=$!; sleep 31 & second=$!
+jobs -r | wc -l; kill $first; wait $first; echo "first $?"; jobs -r | wc -l
+kill -STOP $second; kill -CONT $second; kill $second; wait $second; echo "second $?"
+END
+bash jobs.sh
+yes | head -20000 | (trap '' PIPE; wc -l); mkfifo pipe && (cat pipe | tr a-z A-Z & echo through >pipe; wait)
+coproc cat; echo around >&"${COPROC[1]}"; read -r line <&"${COPROC[0]}"; echo "$line"; kill $COPROC_PID; wait
+printf '%s\0' a b c | xargs -0 -I{} sh -c 'echo "item {}"'
+expr 6 \* 7; od -An -tx1 <<<x; echo 'a b' | { read -r x y; echo "$y"; }; mktemp -u x.XXXX | wc -c
+
+echo "== users"
+if [ "$(id -u)" = 0 ]; then
+    has runuser && runuser -u nobody -- id -un
+    has su && su -s /bin/sh nobody -c 'id -un; echo "substituted $1"' sh argument
+    has setpriv && setpriv --reuid=65534 --clear-groups id -un
+    has chroot && chroot / /bin/echo 'root changed'
+fi
+
+echo "== packages"
+if has dpkg-deb && has dpkg && has gcc; then
+    mkdir -p package/DEBIAN package/usr/bin package/usr/lib/ldseal-greeting root/var/lib/dpkg/{info,updates} && touch root/var/lib/dpkg/{status,available}
+    printf 'Package: ldseal-greeting\nVersion: 1.0\nArchitecture: amd64\nMaintainer: nobody <nobody@example.org>\nDescription: says hello\n' >package/DEBIAN/control
+    printf '#!/bin/sh\nset -e\necho "postinst $1"\nmkdir -p "$DPKG_ROOT/etc"\necho /usr/lib/ldseal-greeting >"$DPKG_ROOT/etc/ld.so.conf"\nldconfig -r "$DPKG_ROOT"\nldconfig -r "$DPKG_ROOT" -p | grep -c libf\n' >package/DEBIAN/postinst
+    printf '#!/usr/bin/perl\nprint "prerm $ARGV[0]\\n";\n' >package/DEBIAN/prerm
+    chmod 755 package/DEBIAN/postinst package/DEBIAN/prerm
+    cp main package/usr/bin/ldseal-greeting && cp libf.so package/usr/lib/ldseal-greeting/
+    dpkg-deb --root-owner-group -Zxz --build package greeting.deb && dpkg-deb -c greeting.deb | awk '{ print $1, $6 }' && dpkg-deb -f greeting.deb Version
+    at_root="--root=$PWD/root --force-not-root --force-script-chrootless --force-architecture --log=/dev/null"
+    has apt-get && apt-get -q -s install ./greeting.deb 2>&1 | grep -E '^(Inst|Conf)'
+    dpkg $at_root -i greeting.deb; echo "installed $?"
+    dpkg $at_root -i greeting.deb; echo "installed again $?"
+    LD_LIBRARY_PATH=root/usr/lib/ldseal-greeting root/usr/bin/ldseal-greeting
+    dpkg $at_root -l ldseal-greeting | tail -1; dpkg $at_root -L ldseal-greeting
+    dpkg $at_root --verify ldseal-greeting; dpkg $at_root -r ldseal-greeting; echo "removed $?"; ls root/usr/bin 2>&1
+fi
 timeout 0.1 sleep 5; echo "timed out $?"
 nice -n 5 true && nohup true && setsid true && stdbuf -o0 echo unbuffered
 echo "the session ends"
