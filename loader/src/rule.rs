@@ -56,7 +56,7 @@ rules! {
     SegmentAlignment: "mapping", "p_align above a page is honoured";
     SegmentProtection: "mapping", "a segment that is not PF_X is not executable";
     RelroProtected: "relro", "PT_GNU_RELRO becomes read-only";
-    UnwinderInformed: "unwinding", "_dl_find_object knows opened objects";
+    UnwinderInformed: "unwinding", "the unwinder is told of opened objects";
     ChangesAnnounced: "debugger", "changes of the list are announced";
     CountedOpens: "dl", "an object is unloaded when it is closed as often as it was opened";
     NextIsBehind: "dl", "RTLD_NEXT looks behind the caller";
