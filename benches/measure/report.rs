@@ -9,12 +9,13 @@ pub fn table(floor: &Spread, groups: &[Group]) -> String {
     let mut text = format!(
         "fork, exec and exit without a loader: {:.0} us. Levels 0 and 1 are compared with the system's loader binding lazily,\n\
          level 2 with LD_BIND_NOW: medians of neighbouring starts. 'net' is the same with the above taken off both. 'pages' are those\n\
-         brought in, 'faults' the page faults among them (the others were filled in advance), 'own' the pages that belong to no file.\n\n",
+         brought in, 'faults' the page faults among them (the others were filled in advance), 'own' the pages that belong to no file.\n\
+         'sealing' is the share of the time that sealing takes: by how much level 1 is longer than level 0 beside it.\n\n",
         floor.median
     );
     let _ = writeln!(
         text,
-        "{:<9} {:<6} {:>4} {:<20} {:>8}  {:>5} {:>13} {:>5} {:>6} {:>6} {:>6} {:>6} {:>6}",
+        "{:<9} {:<6} {:>4} {:<20} {:>8}  {:>5} {:>13} {:>5} {:>7} {:>6} {:>6} {:>6} {:>6} {:>6}",
         "program",
         "way",
         "libs",
@@ -23,6 +24,7 @@ pub fn table(floor: &Spread, groups: &[Group]) -> String {
         "ratio",
         "min..max",
         "net",
+        "sealing",
         "pages",
         "faults",
         "own",
@@ -39,9 +41,10 @@ pub fn table(floor: &Spread, groups: &[Group]) -> String {
                 }
                 _ => format!("{:>5} {:>13} {:>5}", "", "", ""),
             };
+            let sealing = series.sealing.map_or(String::new(), |share| format!("{:.1}%", share.median * 100.0));
             let _ = writeln!(
                 text,
-                "{:<9} {:<6} {:>4} {:<20} {:>8.0}  {ratio} {:>6.0} {:>6} {:>6} {:>6} {:>6}",
+                "{:<9} {:<6} {:>4} {:<20} {:>8.0}  {ratio} {sealing:>7} {:>6.0} {:>6} {:>6} {:>6} {:>6}",
                 group.program,
                 group.way.word(),
                 series.observed.libraries,
@@ -79,13 +82,14 @@ fn json_group(group: &Group) -> String {
 fn json_series(series: &Series) -> String {
     let observed = &series.observed;
     format!(
-        "{{\"setting\":\"{}\",\"time\":{},\"opponent\":\"{}\",\"ratio\":{},\"net\":{},\"pages\":{},\
+        "{{\"setting\":\"{}\",\"time\":{},\"opponent\":\"{}\",\"ratio\":{},\"net\":{},\"sealing\":{},\"pages\":{},\
          \"faults\":{},\"own_pages\":{},\"calls\":{},\"seals\":{},\"libraries\":{}}}",
         series.setting.word(),
         json_spread(&series.time),
         series.setting.opponent().word(),
         json_spread(&series.ratio),
         json_spread(&series.net),
+        series.sealing.as_ref().map_or("null".into(), json_spread),
         json_spread(&series.faults),
         series.traps.map_or("null".into(), |traps| traps.to_string()),
         observed.dirty,

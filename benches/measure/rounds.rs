@@ -56,6 +56,9 @@ pub struct Series {
     pub ratio: Spread,
     /// The same ratio when what fork, exec and exit cost without a loader is taken off both.
     pub net: Spread,
+    /// What sealing takes of it: how much longer it took than the neighbouring start at level 0, as a part of its own time.
+    /// Of level 1 alone, which differs from level 0 in nothing else; level 2 binds more too.
+    pub sealing: Option<Spread>,
     /// Pages brought in: page faults, and pages that were filled in advance.
     pub faults: Spread,
     /// Page faults that interrupted the process, if the kernel lets them be counted.
@@ -128,15 +131,24 @@ fn series(index: usize, costs: &[Vec<Cost>], floor: f64, (observed, traps): (Obs
         let pairs = own.iter().zip(&costs[opponent]);
         Spread::of(pairs.map(|(a, b)| (microseconds(a) - floor) / (microseconds(b) - floor)).collect())
     };
+    let sealing = (setting == Setting::Seal(1)).then(|| Setting::ALL.iter().position(|&s| s == Setting::Seal(0)));
+    let sealing = sealing.flatten().map(|bare| shares(own, &costs[bare]));
     Series {
         setting,
         time: Spread::of(own.iter().map(microseconds).collect()),
         ratio: ratio(0.0),
         net: ratio(floor),
+        sealing,
         faults: Spread::of(own.iter().map(|cost| cost.faults as f64).collect()),
         traps,
         observed,
     }
+}
+
+/// Of each start the part by which it is longer than its neighbour in `bare`. Noise can make it negative.
+fn shares(own: &[Cost], bare: &[Cost]) -> Spread {
+    let pairs = own.iter().zip(bare).map(|(own, bare)| (microseconds(own), microseconds(bare)));
+    Spread::of(pairs.map(|(own, bare)| (own - bare) / own).collect())
 }
 
 /// Microseconds that fork, exec and exit of `nothing` take.

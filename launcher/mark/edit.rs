@@ -47,6 +47,11 @@ pub fn is_marked(bytes: &[u8]) -> Result<bool> {
 /// It is no file that could be loaded, or has headers that can't be extended.
 pub fn mark(bytes: &mut Vec<u8>) -> Result<Edited> {
     let headers = headers(bytes)?;
+    let is_whole = |h: &ProgramHeader| file_range(h).is_some_and(|range| range.end <= bytes.len() as u64);
+    if !headers.segments.iter().filter(|h| h.p_type == PT_LOAD).all(is_whole) {
+        // A note behind the end would make it long enough to be mapped, with zeros for what it lacks.
+        return Err("the file is shorter than its segments".into());
+    }
     if let Some((at, kind)) = own_note(bytes, &headers) {
         return Ok(switch(bytes, at, kind, note::NO_SEAL));
     }
@@ -336,6 +341,18 @@ mod tests {
         for file in [&b"#!/bin/sh\n"[..], b"\x7fELF", &own()[..100]] {
             assert!(mark(&mut file.to_vec()).is_err());
         }
+    }
+
+    #[test]
+    fn a_file_without_its_end_is_refused() {
+        let whole = own();
+        let headers = Headers::read(&whole).unwrap();
+        let loaded = headers.segments.iter().filter(|h| h.p_type == PT_LOAD);
+        let end = loaded.map(|h| h.p_offset + h.p_filesz).max().unwrap() as usize;
+        let mut short = whole[..end - 1].to_vec();
+        assert!(mark(&mut short).is_err());
+        assert_eq!(short, whole[..end - 1]);
+        assert!(mark(&mut whole[..end].to_vec()).is_ok());
     }
 
     proptest::proptest! {

@@ -1,6 +1,7 @@
 //! What the interpreter calls in libc.so.6, and which glibc it is.
 
 use super::layout::{self, Layout};
+use crate::process;
 use alloc::string::{String, ToString};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -254,6 +255,27 @@ pub fn allocate(size: usize) -> *mut u8 {
 /// Sets the calling thread's `errno`, if there is a C library.
 pub fn set_errno(number: i32) {
     if let Some(location) = FUNCTIONS.get().errno_location {
+        // SAFETY: it gives the address of a variable of this thread.
+        unsafe { *location() = number };
+    }
+}
+
+/// Sets the calling thread's `errno` of the C library of a namespace, if it has one.
+pub fn set_errno_in(namespace: NamespaceId, number: i32) {
+    if namespace == NamespaceId(0) {
+        return set_errno(number);
+    }
+    let location = {
+        let gate = process::enter();
+        let scope = Scope::new(&gate.linker.objects, gate.linker.namespace(namespace).global_scope.iter().copied());
+        // SAFETY: the objects of a namespace whose code is running are relocated; the C function of this name has this
+        // signature, and a null address is `None`.
+        unsafe {
+            let address = address_in(&gate.linker, &scope, "__errno_location", "GLIBC_2.2.5");
+            core::mem::transmute::<usize, Option<unsafe extern "C" fn() -> *mut i32>>(address)
+        }
+    };
+    if let Some(location) = location {
         // SAFETY: it gives the address of a variable of this thread.
         unsafe { *location() = number };
     }

@@ -26,6 +26,7 @@ page: 0
 again: 0 
 mprotect: -1 EPERM
 neighbour: 0 
+namespace: EINVAL, here 0
 thread unaligned: -1 EINVAL
 ";
 
