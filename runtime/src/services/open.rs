@@ -262,7 +262,7 @@ fn map_watched(
         audit::added(transaction, new, announces);
     }
     let closure = walk.closure();
-    settle(&mut process::enter(), transaction, name, root, &closure, is_first, mode)?;
+    settle(&mut process::enter(), transaction, root, &closure, is_first, mode)?;
     Ok((root, closure))
 }
 
@@ -358,7 +358,7 @@ fn map(
     }
     let root = linker.require(transaction, finder, name, Some(asker))?;
     let closure = linker.closure(transaction, finder, &[root])?;
-    settle(process, transaction, name, root, &closure, is_first, mode)?;
+    settle(process, transaction, root, &closure, is_first, mode)?;
     Ok((root, closure))
 }
 
@@ -366,7 +366,6 @@ fn map(
 fn settle(
     process: &mut Process,
     transaction: &Transaction,
-    name: &[u8],
     root: ObjectId,
     closure: &[ObjectId],
     is_first: bool,
@@ -385,8 +384,13 @@ fn settle(
     for &id in new {
         check(process, id)?;
     }
-    if linker_has_flag(process, root, goblin::elf64::dynamic::DF_1_NOOPEN) && new.contains(&root) {
-        return Err(LoadError::fault(name, "shared object cannot be dlopen()ed"));
+    // Dependencies too, as in glibc.
+    for &id in new {
+        if linker_has_flag(process, id, goblin::elf64::dynamic::DF_1_NOOPEN) {
+            let object = &process.linker.objects[id];
+            let name = object.asked.as_deref().unwrap_or(object.display_name());
+            return Err(LoadError::fault(name, "shared object cannot be dlopen()ed"));
+        }
     }
     for &id in new {
         let object = &mut process.linker.objects[id];
@@ -425,6 +429,7 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
         }
     };
     commit(process, new, &services);
+    widen_scopes(&mut process.linker, closure, new);
     process.linker.objects[root].open_count += 1;
     process.linker.note_order(root, &order);
     close::note_dependencies(process, dependencies);
@@ -440,6 +445,24 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
     }
     profile::begin(process, new, wanted);
     Ok(order)
+}
+
+/// Lets objects of earlier dlopens look their symbols up in the closure that has come to need them too, behind their own: as in glibc,
+/// where the scope of the closure is added to them.
+fn widen_scopes(linker: &mut Linker, closure: &[ObjectId], new: &[ObjectId]) {
+    let mut is_changed = false;
+    for &id in closure.iter().filter(|id| !new.contains(id)) {
+        let object = &mut linker.objects[id];
+        // Those of the start look everything up in the global scope alone.
+        if !object.local_scope.is_empty() {
+            let more: Vec<ObjectId> = closure.iter().copied().filter(|id| !object.local_scope.contains(id)).collect();
+            is_changed |= !more.is_empty();
+            object.local_scope.extend(more);
+        }
+    }
+    if is_changed {
+        lazy::publish(linker);
+    }
 }
 
 /// The closable objects whose definition of an `STB_GNU_UNIQUE` symbol is in use: as in glibc they stay.

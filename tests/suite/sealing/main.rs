@@ -3,6 +3,7 @@
 //! * [`stage`]: the programs of `fixtures/sealing`, and how they are started.
 //! * [`rules`]: what must be sealed and what must stay open, by level and tunables.
 //! * [`acceptance`]: the acceptance test of glibc's sealing patches, re-told.
+//! * [`audited`]: what audit modules bring in.
 //! * [`call`]: mseal for programs.
 //! * [`exceptions`]: what people need to stay open, and what asks to be sealed.
 //! * [`namespaces`]: what dlmopen brings in.
@@ -12,6 +13,7 @@
 //! * [`calls`]: how often and when mseal is called.
 
 mod acceptance;
+mod audited;
 mod call;
 mod calls;
 mod exceptions;
@@ -76,7 +78,7 @@ fn trials() -> Result<Vec<Trial>, String> {
 
 fn checks() -> Vec<(&'static str, Check)> {
     let own = [ATTACKS, call::CHECKS, calls::CHECKS, late::CHECKS, exceptions::CHECKS].concat();
-    [own, [namespaces::CHECKS, refusals::CHECKS, siege::CHECKS, tunables::CHECKS].concat()].concat()
+    [own, [namespaces::CHECKS, audited::CHECKS, refusals::CHECKS, siege::CHECKS, tunables::CHECKS].concat()].concat()
 }
 
 const ATTACKS: &[(&str, Check)] = &[

@@ -18,16 +18,29 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("a namespace that fails leaves nothing at level 2", failed),
 ];
 
-const READ_ONLY: [&str; 3] = ["relro", "rodata", "text"];
-const ALL: [&str; 4] = ["relro", "rodata", "text", "data"];
+/// What is sealed at level 1.
+pub const READ_ONLY: [&str; 3] = ["relro", "rodata", "text"];
+/// What is sealed at level 2.
+pub const ALL: [&str; 4] = ["relro", "rodata", "text", "data"];
 /// What must have been attacked of the namespace.
 const OBJECTS: [&str; 3] = ["libspace.so", "libplugged.so", "libc.so.6"];
 
 /// Has a namespace attacked: the kinds of memory that are named must withstand everything, the others nothing.
 fn attacked(stage: &Stage, way: Way, how: &str, tunables: &str, sealed: &[&str]) -> Result<(), String> {
     let outcome = stage.run(way, &Wish::new("space", tunables, &["./libspace.so", how]))?;
-    let text = String::from_utf8_lossy(&outcome.stdout);
-    let mut wrong: Vec<String> = Vec::new();
+    let mut wrong = attacks(&String::from_utf8_lossy(&outcome.stdout), &OBJECTS, sealed)?;
+    if outcome.ending != Ending::Exit(0) {
+        wrong.push(format!("ended with {}: {}", outcome.ending, String::from_utf8_lossy(&outcome.stderr)));
+    }
+    wrong.is_empty().then_some(()).ok_or_else(|| wrong.join("\n"))
+}
+
+/// What is wrong in the lines that `space` printed, where `objects` must have been attacked.
+///
+/// # Errors
+/// A line that is not understood.
+pub fn attacks(text: &str, objects: &[&str], sealed: &[&str]) -> Result<Vec<String>, String> {
+    let mut wrong = Vec::new();
     for line in text.lines() {
         let Some((object, kind, outcomes)) = parse(line) else {
             return Err(format!("not understood: {line}"));
@@ -37,17 +50,14 @@ fn attacked(stage: &Stage, way: Way, how: &str, tunables: &str, sealed: &[&str])
             wrong.push(format!("{object} {kind} withstands otherwise than by {expected}: {outcomes:?}"));
         }
     }
-    for object in OBJECTS {
+    for object in objects {
         for kind in ALL {
-            if !text.lines().filter_map(parse).any(|(o, k, _)| (o, k) == (object, kind)) {
+            if !text.lines().filter_map(parse).any(|(o, k, _)| (o, k) == (*object, kind)) {
                 wrong.push(format!("{object} {kind} was not attacked"));
             }
         }
     }
-    if outcome.ending != Ending::Exit(0) {
-        wrong.push(format!("ended with {}: {}", outcome.ending, String::from_utf8_lossy(&outcome.stderr)));
-    }
-    wrong.is_empty().then_some(()).ok_or_else(|| wrong.join("\n"))
+    Ok(wrong)
 }
 
 fn parse(line: &str) -> Option<(&str, &str, Vec<&str>)> {

@@ -66,6 +66,7 @@ impl Stage {
             compile(out, "attack.c", &[&program[..], flags].concat())?;
         }
         crate::late::build(&tree, sources)?;
+        crate::audited::build(&tree, sources)?;
         compile("call", "call/call.c", &["-pthread"])?;
         compile("libcaller.so", "call/caller.c", &["-shared", "-fPIC"])?;
         compile("siege", "siege/siege.c", &["-pthread", "-pie", "-Wl,-z,max-page-size=0x200000,-z,separate-code"])?;
