@@ -96,7 +96,10 @@ fn build_object(case: &Case, object: &Object, tree: &Path) -> Result<(), String>
         for (tag, value) in &object.dynamic {
             edit::set_dynamic(&mut bytes, dynamic_tag(tag)?, *value).map_err(|e| format!("{}: {e}", object.out))?;
         }
-        if !object.dynamic.is_empty() {
+        for name in &object.edits {
+            edit::named(&mut bytes, name).map_err(|e| format!("{}: {e}", object.out))?;
+        }
+        if !object.dynamic.is_empty() || !object.edits.is_empty() {
             process::write_executable(&out, &bytes).map_err(io)?;
         }
         return match relocations::missing(&bytes, &object.relocations)? {

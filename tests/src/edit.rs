@@ -1,6 +1,6 @@
 //! Changing a program header of a linked file: what newer linkers write and this machine's may not.
 
-use object::elf::{FileHeader64, ProgramHeader64, ProgramType, PT_DYNAMIC};
+use object::elf::{FileHeader64, ProgramHeader64, ProgramType, PT_DYNAMIC, PT_LOAD, PT_NOTE, SHN_UNDEF};
 use object::read::elf::{FileHeader, SectionHeader};
 use object::{pod, Endianness, LittleEndian as LE};
 
@@ -59,10 +59,99 @@ pub fn set_dynamic(bytes: &mut [u8], tag: u64, value: u64) -> Result<(), String>
     }
 }
 
+/// Does what a manifest's `edits` names.
+///
+/// # Errors
+/// There is no such edit, or the file has not what it needs.
+pub fn named(bytes: &mut [u8], name: &str) -> Result<(), String> {
+    match name {
+        "no-sections" => no_sections(bytes),
+        "empty-segments" => empty_segment(bytes),
+        "prelinked" => prelinked(bytes),
+        _ => {
+            let align = name.strip_prefix("align=").and_then(|number| number.parse().ok());
+            segment_alignment(bytes, align.ok_or(format!("no edit {name}"))?)
+        }
+    }
+}
+
+/// The program headers of a file.
+fn headers(bytes: &mut [u8]) -> Result<&mut [ProgramHeader64<LE>], String> {
+    let header = FileHeader64::<Endianness>::parse(&*bytes).map_err(|e| e.to_string())?;
+    let table = header.e_phoff.get(Endianness::Little) as usize;
+    let count = usize::from(header.e_phnum.get(Endianness::Little));
+    let table = bytes.get_mut(table..).ok_or("no program headers")?;
+    pod::slice_from_bytes_mut(table, count).map(|(headers, _)| headers).map_err(|()| "no program headers".to_string())
+}
+
+/// Takes the section headers away: `e_shoff`, `e_shnum` and `e_shstrndx` become 0, and the table itself is overwritten.
+fn no_sections(bytes: &mut [u8]) -> Result<(), String> {
+    let (header, _) = pod::from_bytes_mut::<FileHeader64<LE>>(bytes).map_err(|()| "no ELF header")?;
+    let at = header.e_shoff.get(LE) as usize;
+    let size = usize::from(header.e_shnum.get(LE)) * usize::from(header.e_shentsize.get(LE));
+    header.e_shoff.set(LE, 0);
+    header.e_shnum.set(LE, 0);
+    header.e_shentsize.set(LE, 0);
+    header.e_shstrndx.set(LE, SHN_UNDEF);
+    bytes.get_mut(at..at + size).ok_or("a section table outside the file")?.fill(0xee);
+    Ok(())
+}
+
+/// Makes an empty PT_LOAD, on the page behind the last segment, of the first PT_NOTE.
+fn empty_segment(bytes: &mut [u8]) -> Result<(), String> {
+    let headers = headers(bytes)?;
+    let note = headers.iter().position(|h| h.p_type.get(LE) == PT_NOTE).ok_or("no PT_NOTE to make it of")?;
+    let last = headers.iter().rposition(|h| h.p_type.get(LE) == PT_LOAD).ok_or("no PT_LOAD")?;
+    let end = (headers[last].p_vaddr.get(LE) + headers[last].p_memsz.get(LE)).next_multiple_of(4096);
+    if note < last {
+        // It must come behind the last one: PT_LOAD headers are in the order of their addresses.
+        headers[note..=last].rotate_left(1);
+    }
+    let empty = &mut headers[note.max(last)];
+    empty.p_type.set(LE, PT_LOAD);
+    for (field, value) in [
+        (&mut empty.p_offset, 0),
+        (&mut empty.p_vaddr, end),
+        (&mut empty.p_paddr, end),
+        (&mut empty.p_filesz, 0),
+        (&mut empty.p_memsz, 0),
+        (&mut empty.p_align, 4096),
+    ] {
+        field.set(LE, value);
+    }
+    Ok(())
+}
+
+/// Sets the alignment of all PT_LOAD.
+fn segment_alignment(bytes: &mut [u8], align: u64) -> Result<(), String> {
+    for header in headers(bytes)?.iter_mut().filter(|h| h.p_type.get(LE) == PT_LOAD) {
+        header.p_align.set(LE, align);
+    }
+    Ok(())
+}
+
+/// Adds what prelink(8) adds to the dynamic section of a library: DT_GNU_PRELINKED, when it was done, and DT_CHECKSUM. The linker leaves
+/// room for such entries. (That it is laid out for an address of its own is `-Ttext-segment`.)
+fn prelinked(bytes: &mut [u8]) -> Result<(), String> {
+    const ENTRIES: [(u64, u64); 2] = [(0x6fff_fdf5, 0x6123_4567), (0x6fff_fdf8, 0x1234_5678)];
+    let dynamic = headers(bytes)?.iter().find(|h| h.p_type.get(LE) == PT_DYNAMIC).copied().ok_or("no PT_DYNAMIC")?;
+    let (at, size) = (dynamic.p_offset.get(LE) as usize, dynamic.p_filesz.get(LE) as usize);
+    let section = bytes.get_mut(at..at + size).ok_or("a dynamic section outside the file")?;
+    let used = section.chunks_exact(16).position(|entry| entry[..8] == [0; 8]).ok_or("no DT_NULL")?;
+    // One more stays, the end.
+    if size / 16 < used + ENTRIES.len() + 1 {
+        return Err("no room for more dynamic entries".into());
+    }
+    for (entry, (tag, value)) in section.chunks_exact_mut(16).skip(used).zip(ENTRIES) {
+        entry[..8].copy_from_slice(&tag.to_le_bytes());
+        entry[8..].copy_from_slice(&value.to_le_bytes());
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use object::elf::PT_NOTE;
 
     #[test]
     fn a_header_leads_to_the_section() {
@@ -72,6 +161,17 @@ mod tests {
         let header = FileHeader64::<Endianness>::parse(bytes.as_slice()).expect("still an ELF file");
         let headers = header.program_headers(Endianness::Little, bytes.as_slice()).expect("headers");
         assert!(headers.iter().any(|h| h.p_type.get(Endianness::Little) == PT_GNU_MUTABLE));
+    }
+
+    #[test]
+    fn every_edit_changes_the_file_and_others_are_refused() {
+        let before = std::fs::read("/bin/true").expect("a program");
+        for name in ["no-sections", "empty-segments", "prelinked", "align=16"] {
+            let mut bytes = before.clone();
+            named(&mut bytes, name).expect("it can be done");
+            assert!(bytes != before, "{name}");
+        }
+        assert!(named(&mut before.clone(), "nothing").is_err());
     }
 
     #[test]

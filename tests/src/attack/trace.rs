@@ -3,7 +3,9 @@
 #![allow(unsafe_code)]
 
 use crate::process::Ending;
+use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
@@ -128,6 +130,33 @@ impl Tracee {
             return Ok(Stop::Leave(i64::from(-errno)));
         }
         Ok(stop)
+    }
+
+    /// Makes AT_IGNORE of an entry of the auxiliary vector, which stands on the stack until the process has run its first instruction.
+    /// Returns whether there was one with this tag.
+    ///
+    /// # Errors
+    /// A failing ptrace, or memory that can't be read or written.
+    pub fn forget_auxiliary(&self, tag: u64) -> io::Result<bool> {
+        let memory = OpenOptions::new().read(true).write(true).open(format!("/proc/{}/mem", self.pid()))?;
+        let word = |at: u64| {
+            let mut bytes = [0; 8];
+            memory.read_exact_at(&mut bytes, at).map(|()| u64::from_ne_bytes(bytes))
+        };
+        let mut at = self.registers()?.rsp;
+        // argc, argv and a null, envp and a null.
+        at += 8 * (word(at)? + 2);
+        while word(at)? != 0 {
+            at += 8;
+        }
+        at += 8;
+        loop {
+            match word(at)? {
+                found if found == tag => return memory.write_all_at(&libc::AT_IGNORE.to_ne_bytes(), at).map(|()| true),
+                libc::AT_NULL => return Ok(false),
+                _ => at += 16,
+            }
+        }
     }
 
     /// Lets it run without stopping at system calls until it ends, or until a signal is about to end it.
@@ -278,6 +307,13 @@ mod tests {
         let mut tracee = Tracee::start(Command::new("/bin/sh").args(["-c", "kill -SEGV $$"])).expect("traceable");
         assert!(matches!(tracee.run(), Ok(End::Fault { signal: libc::SIGSEGV, .. })));
         assert_eq!(Tracee::start(&mut Command::new("/bin/false")).expect("traceable").run().ok(), Some(End::Exit(1)));
+    }
+
+    #[test]
+    fn an_auxiliary_entry_is_forgotten_once() {
+        let tracee = Tracee::start(&mut Command::new("/bin/true")).expect("traceable");
+        assert_eq!(tracee.forget_auxiliary(libc::AT_RANDOM).ok(), Some(true));
+        assert_eq!(tracee.forget_auxiliary(libc::AT_RANDOM).ok(), Some(false));
     }
 
     #[test]

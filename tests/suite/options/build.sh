@@ -56,6 +56,52 @@ int main(void) { puts("static"); return 3; }' -static
 cp static closed
 chmod -x closed
 printf 'text\n' >text
+program bound '#include <stdlib.h>
+int main(void) { return atoi("0") + atoi("0"); }' -Wl,-z,lazy
+library libweak.so '#include <stdio.h>
+__attribute__((weak)) const char *kind(void) { return "weak"; }'
+library libstrong.so 'const char *kind(void) { return "strong"; }'
+program kinds '#include <stdio.h>
+const char *kind(void); int main(void) { puts(kind()); return 0; }' ./libweak.so ./libstrong.so -Wl,-rpath,.
+library libaudit.so '#include <unistd.h>
+unsigned la_version(unsigned version) { return write(1, "audited\n", 8) == 8 ? version : 0; }'
+
+# Caches for /etc/ld.so.cache: one that knows a library, and those that time, accidents and malice make of it.
+mkdir -p cached caches
+library cached/libcached.so '#include <stdio.h>
+__attribute__((constructor)) static void say(void) { puts("cached"); } int cached(void) { return 0; }'
+program fromcache 'int cached(void); int main(void) { return cached(); }' cached/libcached.so
+printf '%s\n' "$PWD/cached" /lib/x86_64-linux-gnu >caches.conf
+ldconfig=$(PATH=$PATH:/sbin:/usr/sbin command -v ldconfig)
+"$ldconfig" -X -C "$PWD/caches/good" -f caches.conf
+# `lie NAME OFFSET BYTES`: a copy of the good cache with other bytes at this offset.
+lie() {
+    cp caches/good "caches/$1"
+    printf "$3" | dd of="caches/$1" bs=1 seek="$2" conv=notrunc status=none
+}
+size=$(stat -c %s caches/good)
+: >caches/empty
+head -c 20 caches/good >caches/magic-alone
+head -c 47 caches/good >caches/short-header
+head -c $((size / 4)) caches/good >caches/short-entries
+head -c $((size / 2)) caches/good >caches/short-strings
+head -c "$size" /dev/zero >caches/zeroes
+lie another-magic 0 x
+lie another-version 17 9.9
+lie no-entries 20 '\000\000\000\000'
+lie one-entry 20 '\001\000\000\000'
+lie many-entries 20 '\377\377\377\377'
+lie no-strings 24 '\000\000\000\000'
+lie long-strings 24 '\377\377\377\377'
+lie big-endian 28 '\003'
+lie unknown-order 28 '\000'
+lie extension-outside 32 '\360\377\377\177'
+lie extension-askew 32 '\041\000\000\000'
+# The oldest format: alone, and with the other behind it.
+{ printf 'ld.so-1.7.0\000\001\000\000\000'; printf '\003\000\000\000\000\000\000\000\015\000\000\000libcached.so\000'
+  printf '%s\000' "$PWD/cached/libcached.so"; } >caches/old
+{ printf 'ld.so-1.7.0\000\000\000\000\000'; cat caches/good; } >caches/old-and-new
+{ printf 'ld.so-1.7.0\000\377\377\377\017'; cat caches/good; } >caches/old-lies
 sed 's#^RTLDLIST=.*#RTLDLIST=./ld.so#' "$(command -v ldd)" >ldd
 chmod +x ldd
 library libprofiled.so '#include <stdlib.h>

@@ -1,6 +1,7 @@
 //! Starts under unusual conditions: a thousand in a row, other address space layouts, huge argument lists, an interpreter
 //! that the linker put in, and a whole shell session in which `ld-seal.so` stands in the place of the system's loader.
 
+use conformance::attack::trace::{End, Tracee};
 use conformance::compare::difference;
 use conformance::loader::{Start, SYSTEM};
 use conformance::process::{capture, Ending, Outcome};
@@ -37,6 +38,9 @@ fn trials(loader: &Loader) -> Vec<Trial> {
     for way in Way::ALL {
         add(format!("a thousand in a row {way}"), Box::new(move |l| a_thousand_in_a_row(l, way)));
         add(format!("many arguments {way}"), Box::new(move |l| many_arguments(l, way)));
+        if way != Way::Run {
+            add(format!("without vDSO {way}"), Box::new(move |l| without_vdso(l, way)));
+        }
         for layout in LAYOUTS {
             add(format!("{} {way}", layout.join(" ")), Box::new(move |l| layout_of_the_address_space(l, way, layout)));
         }
@@ -129,6 +133,78 @@ fn many_arguments(loader: &Loader, way: Way) -> Checked {
             let got = Start { directory: tested.clone(), ..start }.tested(loader, way, Level(1))?;
             if let Some(difference) = difference(&expected, &got) {
                 return Err(format!("{program} with {count} arguments:\n{difference}").into());
+            }
+        }
+    }
+    Ok(Completion::Completed)
+}
+
+const CLOCK_PROGRAM: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <link.h>
+#include <stdio.h>
+#include <sys/auxv.h>
+#include <sys/time.h>
+#include <time.h>
+static int count(struct dl_phdr_info *info, size_t size, void *names) {
+    printf("object \"%s\"\n", info->dlpi_addr ? info->dlpi_name : "program at its own address");
+    return 0;
+}
+int main(void) {
+    struct timespec now, later;
+    struct timeval day;
+    int known = getauxval(AT_SYSINFO_EHDR) != 0;
+    int failed = clock_gettime(CLOCK_MONOTONIC, &now) + gettimeofday(&day, 0) + clock_gettime(CLOCK_MONOTONIC, &later);
+    int ordered = later.tv_sec > now.tv_sec || (later.tv_sec == now.tv_sec && later.tv_nsec >= now.tv_nsec);
+    printf("vDSO %d, failures %d, ordered %d, year %d\n", known, failed, ordered, time(0) > 1600000000 && day.tv_sec > 1600000000);
+    dl_iterate_phdr(count, 0);
+    printf("opened %d\n", dlopen("libm.so.6", RTLD_NOW) != 0);
+    return 9;
+}
+"#;
+
+/// A kernel may pass no vDSO (`vdso=0`, some containers and emulators): here its entry of the auxiliary vector is taken away.
+fn without_vdso(loader: &Loader, way: Way) -> Checked {
+    if let Some(ignored) = missing(loader, way, &["cc"]) {
+        return Ok(ignored);
+    }
+    let folder = suite::scratch(&cache(), &format!("vdso-{way}"))?;
+    fs::write(folder.join("main.c"), CLOCK_PROGRAM)?;
+    compile(&folder, &["-o", "clock", "main.c"])?;
+    let replaced = folder.join("replaced");
+    interp::replaced_copy(&folder.join("clock"), &replaced, &loader.interpreter)?;
+    let run = |loader: &Path, program: &Path, level: Level, absent: bool| -> Result<(End, String), Failed> {
+        let (mut command, out) = match way {
+            Way::Interp => (Command::new(program), folder.join("out")),
+            _ => (Command::new(loader), folder.join("out")),
+        };
+        if way != Way::Interp {
+            command.arg("./clock");
+        }
+        command.current_dir(&folder).stdout(fs::File::create(&out)?).stderr(fs::File::create(folder.join("error"))?);
+        command.env("GLIBC_TUNABLES", format!("glibc.rtld.seal={}", level.0));
+        let mut tracee = Tracee::start(&mut command)?;
+        if absent && !tracee.forget_auxiliary(libc::AT_SYSINFO_EHDR)? {
+            return Err("this kernel passes no vDSO anyway".into());
+        }
+        let end = tracee.run()?;
+        Ok((end, fs::read_to_string(&out)? + &fs::read_to_string(folder.join("error"))?))
+    };
+    let (system, plain) = (Path::new(SYSTEM), folder.join("clock"));
+    // The objects have their loader's name.
+    let comparable = |text: &str, own: &Path| text.replace(&*own.to_string_lossy(), "LOADER").replace(SYSTEM, "LOADER");
+    for level in Level::ALL {
+        for absent in [false, true] {
+            let (end, text) = run(system, &plain, level, absent)?;
+            let expected = format!("vDSO {}, failures 0, ordered 1, year 1", u8::from(!absent));
+            if end != End::Exit(9) || !text.contains(&expected) {
+                return Err(format!("under the system's loader: {end:?}\n{text}").into());
+            }
+            let (got_end, got) = run(&loader.interpreter, &replaced, level, absent)?;
+            let (text, got) = (comparable(&text, system), comparable(&got, &loader.interpreter));
+            if (end, &text) != (got_end, &got) {
+                return Err(format!("{level}, absent {absent}: {end:?} and {got_end:?}\n{text}\n{got}").into());
             }
         }
     }
