@@ -1,7 +1,7 @@
 //! Audit modules (rtld-audit(7)): who they are, what they know of each object, and how they are told of what happens.
 //!
 //! Each module lives in a namespace of its own with a C library of its own, and is told of the objects of all namespaces that are not a
-//! module's. The functions that tell are called without the gate, but for [`search`] and the ones of bindings that are made while an
+//! module's. The functions that tell are called without the gate, but for `search` and the ones of bindings that are made while an
 //! object is relocated: in those a module can't open or close objects ([`allow_changes`]).
 
 pub mod bindings;

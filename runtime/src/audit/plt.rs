@@ -1,6 +1,6 @@
 //! Calls through the PLT that modules watch (`la_x86_64_gnu_pltenter`, `la_x86_64_gnu_pltexit`).
 //!
-//! The slots of a watched object are never bound: each call comes to a trampoline, which asks [`enter`] where it goes. What a slot would be
+//! The slots of a watched object are never bound: each call comes to a trampoline, which asks `enter` where it goes. What a slot would be
 //! bound to is found out at its first call and kept here. Where modules only want to know of bindings, not of calls, the first call
 //! binds the slot as it does without modules.
 
