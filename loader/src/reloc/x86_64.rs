@@ -1,6 +1,6 @@
 //! The relocation types of x86-64 (psABI table "Relocation Types").
 
-use super::binder::Binding;
+use super::binder::{Binding, Resolved};
 use super::Services;
 use crate::addr::{VAddr, PAGE_SIZE};
 use crate::elf::dynamic::Table;
@@ -289,9 +289,12 @@ impl Pass<'_, '_, '_> {
             return self.apply(rela, deferred);
         }
         if mode == PltMode::Eager {
-            match self.apply(rela, deferred) {
+            // What has no definition yet, weak or not, may have one when it is called.
+            match self.binding.resolve(symbol_index(rela), Class::Plt) {
+                Ok(Resolved::UndefinedWeak) if self.prepare_lazy()? => {}
                 Err(LoadError { reason: Reason::UndefinedSymbol { .. }, .. }) if self.prepare_lazy()? => {}
-                outcome => return outcome,
+                Err(error) => return Err(error),
+                Ok(_) => return self.apply(rela, deferred),
             }
         }
         // The slot holds the link-time address of the PLT entry's second half, which asks for binding.
