@@ -15,6 +15,7 @@ use crate::sys;
 use crate::tls::TlsState;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use rustix::io::Errno;
 
 /// A namespace of `dlmopen`: a list of objects that do not see those of other namespaces.
 #[derive(Default)]
@@ -37,6 +38,8 @@ pub struct Linker {
     pub tls_modules: Vec<Option<ObjectId>>,
     /// What a mere listing could not find, with the number of objects that precede it; `None` when that is an error.
     pub missing: Option<Vec<(usize, Vec<u8>)>>,
+    /// Asked before a file is loaded: whether there is memory for what is kept of it, so that a want of it is an error and not the end.
+    pub room: Option<fn() -> Result<(), Errno>>,
     /// What memory libraries are mapped in.
     pub memory: ImageMemory,
     /// How constructors and destructors are brought into order.
@@ -67,6 +70,7 @@ impl Linker {
             namespaces: alloc::vec![Namespace::default()],
             tls_modules: Vec::new(),
             missing: None,
+            room: None,
             memory: ImageMemory::File,
             algorithm: Algorithm::default(),
         }
@@ -202,6 +206,9 @@ impl Linker {
             return Ok(id);
         }
         let at = transaction.namespace.0;
+        if let Some(room) = self.room {
+            room().map_err(|errno| LoadError::system(name, "cannot create shared object descriptor", errno))?;
+        }
         log::debug!(target: "files", "file={} [{at}];  generating link map", Lossy(name));
         let mut object = file::load(opened, Kind::Library, name, self.memory)?;
         object.log_place();

@@ -11,6 +11,7 @@ use core::ops::Range;
 use core::ptr::null_mut;
 use loader::addr::Addr;
 use loader::sys::{self, Place, Prot};
+use rustix::io::Errno;
 
 /// Size of the first arena: enough for a program with some dozens of libraries.
 const FIRST_ARENA: usize = 512 * 1024;
@@ -70,6 +71,18 @@ impl Heap {
         f(unsafe { &mut *self.state.get() })
     }
 
+    /// Whether the next `bytes` can be had without asking the kernel; asks it for another arena if need be. What was freed before does not
+    /// count, so that a block of any size is among what can be had.
+    pub fn ensure(&self, bytes: usize) -> bool {
+        self.with(|state| {
+            if state.rest.end - state.rest.start >= bytes {
+                return true;
+            }
+            let usual = ARENA.max((bytes + 4095) & !4095);
+            state.take_arena(usual).map(|arena| state.rest = arena).is_some()
+        })
+    }
+
     /// The arenas that were made since the last call: what a commit seals.
     pub fn take_unsealed_arenas(&self, mut visit: impl FnMut(Range<Addr>)) {
         let (arenas, count) = self.with(|state| {
@@ -79,6 +92,34 @@ impl Heap {
         for arena in &arenas[..count] {
             visit(Addr(arena.start)..Addr(arena.end));
         }
+    }
+}
+
+/// What is kept of an object: its tables' places, headers, names, link map, its part of a scope. Most need a tenth of it.
+const ROOM_OF_OBJECT: usize = 64 * 1024;
+
+/// Makes sure that there is memory for one more object.
+///
+/// # Errors
+/// There is none.
+pub fn room_for_object() -> Result<(), Errno> {
+    if HEAP.ensure(ROOM_OF_OBJECT) {
+        Ok(())
+    } else {
+        Err(Errno::NOMEM)
+    }
+}
+
+/// Makes sure that there is memory for linking objects among so many: scopes, and what calls are looked up in.
+///
+/// # Errors
+/// There is none.
+pub fn room_for_linking(objects: usize) -> Result<(), Errno> {
+    const OF_EACH: usize = 1024;
+    if HEAP.ensure(ROOM_OF_OBJECT.saturating_add(objects.saturating_mul(OF_EACH))) {
+        Ok(())
+    } else {
+        Err(Errno::NOMEM)
     }
 }
 
@@ -141,17 +182,23 @@ impl State {
         start as *mut u8
     }
 
-    fn grow(&mut self, size: usize) -> *mut u8 {
-        let usual = if self.rest.end == 0 { FIRST_ARENA } else { ARENA };
-        let len = usual.max((size + 4095) & !4095);
+    /// New memory of the kernel's.
+    fn take_arena(&mut self, len: usize) -> Option<Range<usize>> {
         // SAFETY: new memory at a place of the kernel's choice.
-        let Ok(Addr(start)) = (unsafe { sys::map_anonymous(Place::Anywhere, len, Prot::READ_WRITE, false) }) else {
-            return null_mut();
-        };
+        let Addr(start) = unsafe { sys::map_anonymous(Place::Anywhere, len, Prot::READ_WRITE, false) }.ok()?;
         if let Some(slot) = self.arenas.get_mut(self.arena_count) {
             *slot = start..start + len;
             self.arena_count += 1;
         }
+        Some(start..start + len)
+    }
+
+    fn grow(&mut self, size: usize) -> *mut u8 {
+        let usual = if self.rest.end == 0 { FIRST_ARENA } else { ARENA };
+        let len = usual.max((size + 4095) & !4095);
+        let Some(Range { start, .. }) = self.take_arena(len) else {
+            return null_mut();
+        };
         if len - size > self.rest.end - self.rest.start {
             self.rest = start + size..start + len;
         }
@@ -199,6 +246,22 @@ unsafe impl GlobalAlloc for Heap {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_ensured_needs_no_new_arena() {
+        let heap = Heap::new();
+        assert!(heap.ensure(100_000));
+        let mut arenas = 0;
+        heap.take_unsealed_arenas(|_| arenas += 1);
+        assert_eq!(arenas, 1);
+        for size in [50_000, 30_000, 4_000] {
+            let layout = Layout::from_size_align(size, 16).expect("valid");
+            // SAFETY: the layout is not empty.
+            assert!(!unsafe { heap.alloc(layout) }.is_null());
+        }
+        assert!(heap.ensure(10_000) && !heap.ensure(usize::MAX / 2));
+        heap.take_unsealed_arenas(|_| panic!("there was room"));
+    }
 
     #[test]
     fn blocks_are_disjoint_aligned_and_reused() {

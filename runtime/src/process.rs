@@ -9,7 +9,7 @@ use crate::glibc::layout::Layout;
 use crate::glibc::link_map::LinkMaps;
 use crate::glibc::tunables::TunableSet;
 use crate::glibc::{tables, tls};
-use crate::heap::HEAP;
+use crate::heap::{self, HEAP};
 use crate::services::error;
 use crate::word::Words;
 use alloc::boxed::Box;
@@ -166,7 +166,8 @@ pub fn open_to_threads() {
 }
 
 /// Puts the state in place; once, at start-up.
-pub fn install(process: Process) {
+pub fn install(mut process: Process) {
+    process.linker.room = Some(heap::room_for_object);
     // SAFETY: there is one thread, and nothing has been handed out yet.
     unsafe { *PROCESS.0.get() = Some(Box::new(process)) };
 }

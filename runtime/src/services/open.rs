@@ -7,6 +7,7 @@ use crate::glibc::audit::Activity;
 use crate::glibc::thread::{self, Stacks};
 use crate::glibc::tls_modules::{Module, Place};
 use crate::glibc::{debugger, find_object, locks, tls};
+use crate::heap;
 use crate::process::{self, Process};
 use crate::profile;
 use alloc::string::ToString;
@@ -412,6 +413,10 @@ fn concerns_threads(process: &Process, opening: &Opening) -> bool {
 fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> Result<Vec<ObjectId>, LoadError> {
     let Opening { transaction, root, closure, mode } = opening;
     let (root, mode, new) = (*root, *mode, transaction.added.as_slice());
+    let objects = process.linker.objects.iter().count();
+    heap::room_for_linking(objects).map_err(|errno| {
+        LoadError::system(process.linker.objects[root].display_name(), "cannot create scope list", errno)
+    })?;
     let order = process.linker.initialisation_order(closure, root);
     let new_order: Vec<ObjectId> = order.iter().rev().copied().filter(|id| new.contains(id)).collect();
     let wanted = match process.binding {
