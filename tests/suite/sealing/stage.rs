@@ -68,7 +68,7 @@ impl Stage {
         crate::late::build(&tree, sources)?;
         crate::audited::build(&tree, sources)?;
         compile("call", "call/call.c", &["-pthread"])?;
-        compile("libcaller.so", "call/caller.c", &["-shared", "-fPIC"])?;
+        compile("libcalling.so", "call/caller.c", &["-shared", "-fPIC"])?;
         compile("siege", "siege/siege.c", &["-pthread", "-pie", "-Wl,-z,max-page-size=0x200000,-z,separate-code"])?;
         exceptions::build(&tree.join(exceptions::FOLDER))?;
         // The scratch folder exists already, and a copied tree must not.

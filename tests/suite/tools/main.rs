@@ -94,8 +94,8 @@ static TOOLS: &[Tool] = &[
     Tool {
         levels: WITHOUT_ENFORCEMENT,
         expected: &["count (racing.c:"],
-        // How long the other thread lives on is chance, and so is what was suppressed.
-        counts: |line| line.contains("racing.c"),
+        // How long the other thread lives on is chance, and so is how often the race is seen, and what was suppressed.
+        counts: |_| false,
         ..tool("valgrind drd", &["valgrind", "--tool=drd", "{program}"], "racing.c")
     },
     sanitiser("AddressSanitizer, nothing to say", &["{program}"], ADDRESS, &["thrown 3"]),
