@@ -95,8 +95,8 @@ static TOOLS: &[Tool] = &[
         levels: WITHOUT_ENFORCEMENT,
         expected: &["count (racing.c:"],
         // How long the other thread lives on is chance, and so is how often the race is seen, and what was suppressed.
-        counts: |_| false,
-        ..tool("valgrind drd", &["valgrind", "--tool=drd", "{program}"], "racing.c")
+        counts: |line| line.contains("at ") && line.contains("count (racing.c:10"),
+        ..tool("valgrind drd", &["valgrind", "--tool=drd", "--first-race-only=yes", "{program}"], "racing.c")
     },
     sanitiser("AddressSanitizer, nothing to say", &["{program}"], ADDRESS, &["thrown 3"]),
     sanitiser(
