@@ -95,6 +95,19 @@ pub enum ReportOf {
     Process(u32),
     /// A program to start.
     Program(RunArguments),
+    /// A program to run to its end.
+    Blame(BlameArguments),
+}
+
+/// A program whose refused calls are to be listed, and how.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BlameArguments {
+    /// JSON instead of text.
+    pub json: bool,
+    /// `--output`; without it standard error.
+    pub output: Option<OsString>,
+    /// The program.
+    pub start: RunArguments,
 }
 
 /// A program to start, and how.
@@ -113,6 +126,7 @@ Usage: ldseal run [--seal LEVEL] [--] PROGRAM [ARGS]
        ldseal plan [--json] [--seal LEVEL] [--] PROGRAM
        ldseal report [--json] [--require WHAT] PID
        ldseal report [--json] [--require WHAT] [--seal LEVEL] -- PROGRAM [ARGS]
+       ldseal report --blame [--output FILE] [--json] [--seal LEVEL] -- PROGRAM [ARGS]
        ldseal mark --no-seal | --clear | --show [--] FILE...
        ldseal conform [--loader PATH] [--reference PATH] [--filter RE] [--json] [--list]
        ldseal --help | --version
@@ -181,13 +195,19 @@ broken, and 1 when a version is, as ld-seal.so.
 const HELP_REPORT: &str = "\
 Usage: ldseal report [--json] [--require WHAT] PID
        ldseal report [--json] [--require WHAT] [--seal LEVEL] -- PROGRAM [ARGS]
+       ldseal report --blame [--output FILE] [--json] [--seal LEVEL] -- PROGRAM [ARGS]
 
 Shows which memory of a process is sealed and, where it is not, why, as far as that can be seen from outside.
 Given a PROGRAM, starts it sealed as 'ldseal run' does, stops it at its entry point, when everything is loaded, sealed and
 the libraries' constructors have run but the program itself has not begun, reports, and kills it. What the constructors
 write to standard output goes to standard error.
+With --blame PROGRAM runs to its end instead, as under 'ldseal run', and then the calls that were refused on sealed memory are
+listed, those of its threads and of all processes that it starts included: which call, on what, made by which function, and
+what helps. It is traced, so it can't be debugged meanwhile.
 
 Options:
+  --blame       list the calls that were refused on sealed memory
+  --output FILE the list of --blame goes there instead of standard error
   --json        one JSON object instead of tables (its shape: report.md)
   --require WHAT
                 exit with status 3 unless WHAT is sealed: 'code', all code of objects that stay for ever and the vDSO's; 'relro',
@@ -198,7 +218,8 @@ Options:
 
 Exit status: 0; 1 when the process can't be looked at, 4 when that is for lack of rights; 2 for a wrong option; 3 when it is not
 sealed as required; for a PROGRAM that can't be run 126 or 127 as 'ldseal run'; for a PROGRAM that ends before its entry point
-the status it ends with, or 1.
+the status it ends with, or 1. With --blame it is that of PROGRAM, and a signal that kills PROGRAM kills ldseal; 1 when PROGRAM can't
+be traced or the list can't be written.
 ";
 
 const HELP_MARK: &str = "\
@@ -281,10 +302,13 @@ fn parse_report(mut parser: Parser) -> Result<Command, String> {
     });
     let mut parser = Parser::from_args(arguments);
     let (mut json, mut level, mut pid, mut require) = (false, None, None, None);
+    let (mut blame, mut output) = (false, None);
     while let Some(argument) = parser.next().map_err(text)? {
         match argument {
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help(HELP_REPORT)),
             Arg::Long("json") => json = true,
+            Arg::Long("blame") => blame = true,
+            Arg::Long("output") => output = Some(parser.value().map_err(text)?),
             Arg::Long("require") => require = Some(parse_requirement(&mut parser)?),
             Arg::Long("seal") if program.is_some() => level = Some(parse_level(&mut parser)?),
             Arg::Long("seal") => {
@@ -294,11 +318,22 @@ fn parse_report(mut parser: Parser) -> Result<Command, String> {
             argument => return Err(text(argument.unexpected())),
         }
     }
+    if blame && program.is_none() {
+        return Err("report: --blame is for a program to start: report --blame -- PROGRAM".into());
+    }
+    if blame && require.is_some() || !blame && output.is_some() {
+        let wrong = if blame { "--blame and --require exclude each other" } else { "--output goes with --blame" };
+        return Err(format!("report: {wrong}"));
+    }
     let of = match (pid, program) {
         (Some(pid), None) => ReportOf::Process(pid),
         (None, Some(mut program)) => {
             let name = program.next().ok_or("report: which program?")?;
-            ReportOf::Program(RunArguments { level, program: name, arguments: program.collect() })
+            let start = RunArguments { level, program: name, arguments: program.collect() };
+            match blame {
+                true => ReportOf::Blame(BlameArguments { json, output, start }),
+                false => ReportOf::Program(start),
+            }
         }
         _ => return Err("report: which process?".into()),
     };
@@ -432,6 +467,25 @@ mod tests {
             &["report", "1", "2"],
             &["report", "--require", "x", "1"],
             &["report", "--seal=1", "1"],
+        ] {
+            assert!(parsed(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn blame_is_of_programs() {
+        let Ok(Command::Run(start)) = run(Some(SealLevel::Enforced), "ls", &["--blame"]) else { unreachable!() };
+        let expected = BlameArguments { json: true, output: Some("x".into()), start };
+        let line = ["report", "--blame", "--json", "--output", "x", "--seal=2", "--", "ls", "--blame"];
+        let of = ReportOf::Blame(expected);
+        assert_eq!(parsed(&line), Ok(Command::Report(ReportArguments { json: true, require: None, of })));
+        for wrong in [
+            &["report", "--blame"][..],
+            &["report", "--blame", "1"],
+            &["report", "--blame", "--"],
+            &["report", "--blame", "--require", "all", "--", "ls"],
+            &["report", "--output", "x", "--", "ls"],
+            &["report", "--blame", "--output"],
         ] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }

@@ -95,3 +95,107 @@ pub fn fork(child: impl FnOnce() -> u8) -> nix::Result<Pid> {
         ForkResult::Child => std::process::exit(child().into()),
     }
 }
+
+/// How a stopped thread goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// To its next event or signal.
+    Run,
+    /// To the end of the system call that it is in.
+    ToEndOfCall,
+    /// It stays stopped with its process, as job control wants it, until that goes on.
+    Listen,
+}
+
+/// Lets a traced thread go on, with a signal or 0. Signals are numbers here: real-time ones have no names.
+///
+/// # Errors
+/// The kernel's; ESRCH when it has been killed.
+pub fn resume(thread: Pid, how: Resume, signal: i32) -> io::Result<()> {
+    let request = match how {
+        Resume::Run => libc::PTRACE_CONT,
+        Resume::ToEndOfCall => libc::PTRACE_SYSCALL,
+        Resume::Listen => libc::PTRACE_LISTEN,
+    };
+    // SAFETY: none of these requests reads or writes memory of this process; the fourth argument is a number.
+    let result = unsafe { libc::ptrace(request, thread.as_raw(), 0, signal as libc::c_long) };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Puts a seccomp filter on this process. It needs CAP_SYS_ADMIN, or that no program it executes gains rights, which is then
+/// decided for good (PR_SET_NO_NEW_PRIVS).
+///
+/// # Errors
+/// The kernel's.
+pub fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
+    let length = libc::c_ushort::try_from(program.len()).map_err(io::Error::other)?;
+    let filter = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    let install = || {
+        // SAFETY: the structure and the instructions that it points to are alive for the call, which only reads them.
+        match unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &filter) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    match install() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            rustix::thread::set_no_new_privs(true)?;
+            install()
+        }
+        other => other,
+    }
+}
+
+/// Gives a signal its default effect.
+pub fn reset_signal(signal: i32) {
+    // SAFETY: a disposition without a handler calls no code of this process. It fails for SIGKILL and SIGSTOP, which have no other.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+/// Ends this process by a signal, without a core file of its own. It returns if that can't be done.
+pub fn die_of(signal: i32) {
+    use rustix::process::{setrlimit, Resource, Rlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        log::debug!("a core file may be written: {error}");
+    }
+    reset_signal(signal);
+    // SAFETY: the set is this function's own, and this process has a single thread, whose mask it changes.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, signal);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &set, ptr::null_mut());
+        libc::raise(signal);
+    }
+}
+
+/// Sends a signal by its number.
+///
+/// # Errors
+/// The kernel's.
+pub fn send(process: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: the call touches no memory.
+    match unsafe { libc::kill(process.as_raw(), signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether this kernel says in smaps what is sealed, as tried on a page of this process's own, which stays. One that has no mseal has
+/// nothing to say. `None`: it can't be tried.
+pub fn smaps_tells_seals() -> Option<bool> {
+    use loader::seal::call::{is_sealed_in, mseal, SealError, Sealed};
+    use std::os::fd::AsFd;
+    let page = probe_page()?;
+    match mseal(page..Addr(page.0 + 4096)) {
+        Ok(()) => {}
+        Err(SealError::Unsupported) => return Some(true),
+        Err(_) => return None,
+    }
+    let smaps = std::fs::File::open("/proc/self/smaps").ok()?;
+    Some(is_sealed_in(smaps.as_fd(), page, false) == Sealed::Yes)
+}

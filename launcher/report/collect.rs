@@ -74,7 +74,7 @@ pub fn collect(process: &Process, given: Option<Option<SealLevel>>) -> io::Resul
 
 /// What the running kernel offers, seen by trying: an empty range can be sealed wherever mseal exists, and this very
 /// process has sealed nothing, so a sealed vDSO is the kernel's work.
-fn kernel() -> io::Result<Kernel> {
+pub fn kernel() -> io::Result<Kernel> {
     let mseal = loader::sys::mseal(Addr(0)..Addr(0)) != Err(rustix::io::Errno::NOSYS);
     let own = Process { pid: std::process::id() }.mappings()?;
     let seals_system_mappings = own.iter().any(|mapping| mapping.name == "[vdso]" && mapping.sealed);
@@ -82,13 +82,14 @@ fn kernel() -> io::Result<Kernel> {
 }
 
 /// Whether an object is `ld-seal.so`: by its name, or, for a copy of another name, by what its file says.
-fn is_ld_seal(object: &Object) -> bool {
+pub fn is_ld_seal(object: &Object) -> bool {
     let name = objects::file_name(&object.path);
     let named = name.strip_prefix("memfd:").unwrap_or(name) == interpreter::NAME;
     named || super::image::Image::read(interpreter::IMAGE).is_some_and(|image| image == *object.image)
 }
 
-fn roles(process: &Process, objects: &[Object]) -> Vec<Role> {
+/// What each object is in a process.
+pub fn roles(process: &Process, objects: &[Object]) -> Vec<Role> {
     let executed = process.executable();
     let loader = |object: &Object| is_ld_seal(object) || object.name().starts_with("ld-linux");
     // A program under a loader that was itself executed is known by its own word only.
@@ -207,7 +208,7 @@ impl Grouping<'_> {
 }
 
 /// What memory outside of all objects is, by the kernel's name for it.
-fn other(name: &str) -> (Kind, Role) {
+pub fn other(name: &str) -> (Kind, Role) {
     match name {
         "[vdso]" => (Kind::Vdso, Role::Kernel),
         "[vsyscall]" => (Kind::Vsyscall, Role::Kernel),

@@ -7,8 +7,10 @@
 //! * [`reason`] says why something is not sealed.
 //! * [`model`] is the report as data, [`collect`] fills it in, [`render`] prints it.
 //! * [`stopped`] starts a program and stops it at its entry point.
+//! * [`blame`] runs one to its end and lists the calls that its seals have refused.
 #![deny(unsafe_code)]
 
+mod blame;
 mod collect;
 mod image;
 mod limits;
@@ -39,6 +41,7 @@ const FORBIDDEN: u8 = 4;
 pub fn report(arguments: &ReportArguments) -> u8 {
     match &arguments.of {
         ReportOf::Process(pid) => show(arguments, collect::collect(&Process { pid: *pid }, None), *pid),
+        ReportOf::Blame(arguments) => blame::blame(arguments),
         ReportOf::Program(start) => match stopped::start(start) {
             Ok(stopped) => {
                 let pid = stopped.pid();

@@ -100,20 +100,38 @@ impl Process {
         Some(fs::read_link(self.file("exe")).ok()?.to_string_lossy().into_owned())
     }
 
+    /// That file.
+    ///
+    /// # Errors
+    /// No such process, or no right to look at it.
+    pub fn executed(&self) -> io::Result<File> {
+        File::open(self.file("exe"))
+    }
+
     /// What the file behind a mapping says about its image.
     pub fn image(&self, mapping: &Mapping) -> Option<Rc<Image>> {
+        self.files(mapping).find_map(|file| Image::read(&file)).map(Rc::new)
+    }
+
+    /// The file behind a mapping.
+    pub fn open(&self, mapping: &Mapping) -> Option<File> {
+        self.files(mapping).next()
+    }
+
+    /// The file behind a mapping, by the ways that lead to it.
+    fn files(&self, mapping: &Mapping) -> impl Iterator<Item = File> {
         let by_range = self.file(&format!("map_files/{:x}-{:x}", mapping.range.start, mapping.range.end));
         let by_name = match mapping.name.strip_suffix(" (deleted)") {
-            Some(_) if self.executable().as_deref() == Some(&mapping.name) => self.file("exe"),
-            Some(_) => return read_image(by_range),
-            None => self.file(&format!("root{}", mapping.name)),
+            Some(_) if self.executable().as_deref() == Some(&mapping.name) => Some(self.file("exe")),
+            Some(_) => None,
+            None => Some(self.file(&format!("root{}", mapping.name))),
         };
-        read_image(by_range).or_else(|| read_image(by_name))
+        [Some(by_range), by_name].into_iter().flatten().filter_map(open_regular)
     }
 }
 
 /// Only regular files are opened: opening a device can have effects.
-fn read_image(path: PathBuf) -> Option<Rc<Image>> {
+fn open_regular(path: PathBuf) -> Option<File> {
     fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
-    Image::read(&File::open(path).ok()?).map(Rc::new)
+    File::open(path).ok()
 }

@@ -46,7 +46,8 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn new(status: u8, message: impl Into<String>) -> Failure {
+    /// With these.
+    pub fn new(status: u8, message: impl Into<String>) -> Failure {
         Failure { status, message: message.into() }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A direct start by the kernel and execvp(3) is the specification; where both succeed, their output is compared.
 
+mod blame;
 mod mark;
 mod refusals;
 mod report;
@@ -19,7 +20,7 @@ use support::{folder, Outcome};
 fn main() -> ExitCode {
     suite::prepare();
     type Test = fn(&Path) -> Outcome;
-    let tests: [(&'static str, Test); 40] = [
+    let tests: [(&'static str, Test); 51] = [
         ("usage errors are status 2", refusals::usage),
         ("help says that children are not sealed", refusals::help),
         ("a program that is not there is status 127", refusals::not_found),
@@ -59,6 +60,17 @@ fn main() -> ExitCode {
         ("report: a program started for it", report::started),
         ("report: a program that runs", report::running),
         ("report: tunables are reasons", report::tunables),
+        ("blame: the JSON is as described", blame::shape),
+        ("blame: what is refused at each level", blame::levels),
+        ("blame: each call", blame::calls),
+        ("blame: who is to blame", blame::callers),
+        ("blame: threads and children", blame::processes),
+        ("blame: what no seal has refused", blame::innocent),
+        ("blame: how programs end", blame::ends),
+        ("blame: signals and job control", blame::signals),
+        ("blame: remedies help", blame::remedies),
+        ("blame: an ordinary user", blame::ordinary_user),
+        ("blame: V8's flags", blame::v8),
         ("pages of slots are read-only at level 2", slots::at_each_level),
     ];
     let trials =
