@@ -38,20 +38,22 @@ pub fn collect(process: &Process, given: Option<Option<SealLevel>>) -> io::Resul
     settings.deduce(sealed.contains(&true).then(|| objects.iter().any(|object| data_is_sealed(object, &mappings))));
     let evidence =
         Evidence { kernel: kernel()?, under_ld_seal, settings: &settings, any_sealed: sealed.contains(&true) };
-    let at_start = objects::closure(&objects, start_roots(process, &objects, &roles));
+    // What a sealed object needs stays as long as that does.
+    let sealed_ones = sealed.iter().enumerate().filter(|(_, &sealed)| sealed).map(|(index, _)| index);
+    let stays = objects::closure(&objects, start_roots(process, &objects, &roles).into_iter().chain(sealed_ones));
     let exclude = evidence.settings.tunables().exclude;
     // An open copy of a file that has a sealed one is not the start's, but of a namespace of dlmopen.
     let has_sealed_twin =
         |object: &Object| objects.iter().zip(&sealed).any(|(other, &sealed)| sealed && other.path == object.path);
-    let owner = |(((object, &any_sealed), at_start), role): (((&Object, &bool), bool), &Role)| Owner {
+    let owner = |(((object, &any_sealed), stays), role): (((&Object, &bool), bool), &Role)| Owner {
         any_sealed,
-        at_start: at_start && (any_sealed || !has_sealed_twin(object)),
+        stays: stays && (any_sealed || !has_sealed_twin(object)),
         excluded: exclude.is_some_and(|pattern| glob::matches_object(pattern, object.path.as_bytes())),
         is_static: *role == Role::Executable && object.image.is_static,
         opts_out: object.image.opts_out,
         asks_for_seal: object.image.asks_for_seal,
     };
-    let owners = objects.iter().zip(&sealed).zip(at_start).zip(&roles).map(owner).collect();
+    let owners = objects.iter().zip(&sealed).zip(stays).zip(&roles).map(owner).collect();
     let groups = Grouping { objects: &objects, roles, owners, evidence: &evidence }.groups(&mappings);
     let verdict = verdict::judge(&groups);
     let command = process.command_line().iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
@@ -141,7 +143,7 @@ struct Grouping<'a> {
 impl Grouping<'_> {
     fn groups(&self, mappings: &[Mapping]) -> Vec<Group> {
         let of_object = |((object, &role), owner): ((&Object, &Role), &Owner)| Group {
-            covered: owner.at_start || owner.any_sealed,
+            covered: owner.stays || owner.any_sealed,
             opts_out: owner.opts_out,
             ..Group::new(object.path.clone(), role, Some(Address(object.bias)))
         };
@@ -165,6 +167,7 @@ impl Grouping<'_> {
                 match owner {
                     Some(index) => {
                         for (range, kind) in self.objects[index].cut(range) {
+                            let kind = self.in_fact(index, mapping, kind);
                             groups[index].add(self.region(mapping, range, kind, Some(self.owners[index])));
                         }
                     }
@@ -177,6 +180,16 @@ impl Grouping<'_> {
             group.unmapped_bytes = (span.end - span.start).saturating_sub(group.mapped_bytes);
         }
         groups
+    }
+
+    /// The loader has tables among its data that it makes read-only when they are filled.
+    fn in_fact(&self, object: usize, mapping: &Mapping, kind: Kind) -> Kind {
+        match kind {
+            Kind::Data | Kind::Bss if self.roles[object] == Role::Interpreter && !mapping.permissions.write => {
+                Kind::Relro
+            }
+            kind => kind,
+        }
     }
 
     /// Memory of no object goes to the group of its name.

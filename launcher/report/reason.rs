@@ -112,8 +112,8 @@ pub struct Evidence<'a> {
 pub struct Owner {
     /// Whether anything of it is sealed.
     pub any_sealed: bool,
-    /// Whether the start of the program loads it: it is reached by DT_NEEDED or LD_PRELOAD.
-    pub at_start: bool,
+    /// Whether it is known to stay for ever: DT_NEEDED reaches it from the program, a preload, or an object that is sealed.
+    pub stays: bool,
     /// Whether `ldseal.exclude` matches its path.
     pub excluded: bool,
     /// Whether it is a static program.
@@ -134,7 +134,7 @@ impl Evidence<'_> {
             Kind::Stack => return "never sealed".into(),
             Kind::MappedFile => return "not loaded by the loader".into(),
             Kind::Mutable => return "PT_GNU_MUTABLE: the object asks for it to stay open".into(),
-            Kind::Anonymous => return "no part of an object: stacks, TLS, malloc's memory".into(),
+            Kind::Anonymous => return "no part of an object: stacks, TLS, malloc's or the loader's memory".into(),
             _ => {}
         }
         if !self.kernel.mseal {
@@ -162,9 +162,9 @@ impl Evidence<'_> {
             (_, Some(owner)) if self.settings.tunables().policy == Policy::Marked && !owner.asks_for_seal => {
                 "not marked with GNU_PROPERTY_MEMORY_SEAL (ldseal.policy=marked)".into()
             }
-            (_, Some(owner)) if owner.at_start => "loaded at start: mseal was refused".into(),
+            (_, Some(owner)) if owner.stays => "it stays for ever, and mseal was refused".into(),
             (_, Some(_)) if !self.settings.tunables().late => "loaded by dlopen (ldseal.late=0)".into(),
-            _ => "loaded by dlopen and not NODELETE: dlclose must be able to unmap it".into(),
+            _ => "loaded by dlopen: it is not NODELETE, so that dlclose can unmap it, or mseal was refused".into(),
         }
     }
 
@@ -211,7 +211,7 @@ mod tests {
     fn levels_and_tunables_are_named() {
         let plain = Owner {
             any_sealed: true,
-            at_start: true,
+            stays: true,
             excluded: false,
             is_static: false,
             opts_out: false,
@@ -230,7 +230,7 @@ mod tests {
         assert!(why(&one, true, Kind::Text, opts_out).contains("its own note"));
         let marked = settings(Some(SealLevel::BestEffort), "ldseal.policy=marked");
         assert!(why(&marked, true, Kind::Text, unsealed).contains("ldseal.policy=marked"));
-        let opened = Some(Owner { any_sealed: false, at_start: false, ..plain });
+        let opened = Some(Owner { any_sealed: false, stays: false, ..plain });
         assert!(why(&one, true, Kind::Text, opened).contains("dlopen"));
         assert_eq!(why(&settings(Some(SealLevel::Off), ""), false, Kind::Text, unsealed), "level 0 (--seal)");
         assert!(why(&settings(None, ""), false, Kind::Text, unsealed).contains("level 0, or mseal was refused"));

@@ -67,6 +67,8 @@ impl Stage {
         }
         crate::late::build(&tree, sources)?;
         crate::audited::build(&tree, sources)?;
+        crate::pressure::build(&tree, sources)?;
+        compile("keeper", "keeper.c", &["./libneeded.so", "-Wl,-rpath,$ORIGIN", "-Wl,-z,now"])?;
         compile("call", "call/call.c", &["-pthread"])?;
         compile("libcalling.so", "call/caller.c", &["-shared", "-fPIC"])?;
         compile("siege", "siege/siege.c", &["-pthread", "-pie", "-Wl,-z,max-page-size=0x200000,-z,separate-code"])?;
