@@ -142,7 +142,8 @@ fn make(arguments: &PlanArguments, start: &Start) -> Result<Plan, Failure> {
     program::check_sealable(&linker, &closure, &tunables)?;
     let base = linker.objects[interpreter].image.bias;
     let tables = base.run_time(tables.start)..base.run_time(tables.end);
-    let plan = program::seal_plan(&linker, interpreter, vdso, tables, &tunables, true);
+    let mut plan = program::seal_plan(&linker, interpreter, tables, &tunables, true);
+    program::add_kernel_data(&mut plan, vdso.map(|id| &linker.objects[id]), &tunables);
     Ok(Plan::new(start.program.to_string_lossy().into_owned(), &tunables, &plan))
 }
 
@@ -155,7 +156,10 @@ fn plan_static(
 ) -> Result<SealPlan, LoadError> {
     let loaded = static_program::load(opened, name.to_bytes(), ImageMemory::File)?;
     tunables.judge_program(|| marks::asks_for_seal(&loaded.headers, &loaded.image));
-    Ok(program::seal_plan_of_static(name.to_bytes(), &loaded, interpreter, sys::vdso()?.as_ref(), tunables))
+    let vdso = sys::vdso()?;
+    let mut plan = program::seal_plan_of_static(name.to_bytes(), &loaded, interpreter, vdso.as_ref(), tunables);
+    program::add_kernel_data(&mut plan, vdso.as_ref(), tunables);
+    Ok(plan)
 }
 
 /// Maps the program and all that it needs.

@@ -116,7 +116,7 @@ fn contains(object: &ObjectPlan, address: Addr) -> bool {
 
 /// How many calls the objects cost when nothing else is near.
 fn calls(objects: &[&ObjectPlan]) -> usize {
-    SealPlan { objects: objects.iter().map(|&object| object.clone()).collect() }.calls().len()
+    SealPlan { objects: objects.iter().map(|&object| object.clone()).collect(), asked: None }.calls().len()
 }
 
 fn size(range: &Range<Addr>) -> u64 {

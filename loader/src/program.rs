@@ -413,12 +413,13 @@ pub fn check_sealable(linker: &Linker, closure: &[ObjectId], tunables: &SealTuna
 }
 
 /// What the commit of a start seals, but for the interpreter's heap: the objects in the order of their list, the interpreter with
-/// `tables`, those of its data that are for ever read-only once they are filled, and the kernel's data pages where they can be told.
+/// `tables`, those of its data that are for ever read-only once they are filled.
 /// `tell_slots` as for [`SealPlan::add`].
+///
+/// The kernel's data pages are not among them: [`add_kernel_data`].
 pub fn seal_plan(
     linker: &Linker,
     interpreter: ObjectId,
-    vdso: Option<ObjectId>,
     tables: Range<Addr>,
     tunables: &SealTunables<'_>,
     tell_slots: bool,
@@ -434,12 +435,12 @@ pub fn seal_plan(
         return plan;
     }
     plan.add_range(TABLES, tables, None);
-    add_kernel_data(&mut plan, vdso.map(|id| &linker.objects[id]), tunables);
     plan
 }
 
-fn add_kernel_data(plan: &mut SealPlan, vdso: Option<&Object>, tunables: &SealTunables<'_>) {
-    if let Some(vdso) = vdso.filter(|_| tunables.vdso) {
+/// Adds the kernel's data pages below the vDSO where they can be told, for which the kernel is asked.
+pub fn add_kernel_data(plan: &mut SealPlan, vdso: Option<&Object>, tunables: &SealTunables<'_>) {
+    if let Some(vdso) = vdso.filter(|_| tunables.vdso && tunables.seals()) {
         if let Some(pages) = vvar::below(vdso.image.range.start, sys::is_kernel_page) {
             plan.add_range(VVAR, pages, None);
         }
@@ -447,7 +448,7 @@ fn add_kernel_data(plan: &mut SealPlan, vdso: Option<&Object>, tunables: &SealTu
 }
 
 /// What the start of a static program seals, but for the interpreter's heap: the program, the vDSO and the interpreter, which stays in the
-/// process though nobody calls it again, and the kernel's data pages.
+/// process though nobody calls it again. The kernel's data pages are not among them.
 pub fn seal_plan_of_static(
     name: &[u8],
     program: &StaticProgram,
@@ -459,9 +460,6 @@ pub fn seal_plan_of_static(
     plan.add_static(name, program, tunables);
     for object in vdso.into_iter().chain([interpreter]) {
         plan.add(object.display_name(), object, tunables, true);
-    }
-    if tunables.seals() {
-        add_kernel_data(&mut plan, vdso, tunables);
     }
     plan
 }

@@ -22,6 +22,20 @@ pub struct Refused {
 /// Whether the kernel said that it does not know mseal; it is not asked again.
 static UNSUPPORTED: AtomicBool = AtomicBool::new(false);
 
+/// Makes one call of level 1 before the others are planned, and says whether the kernel knows mseal at all: without it nothing else needs to
+/// be asked.
+pub fn first(range: Range<Addr>, name: &[u8]) -> bool {
+    if let Err(errno) = sys::mseal(range.clone()) {
+        refused(&Refused { range, errno }, name, SealLevel::BestEffort);
+    }
+    is_supported()
+}
+
+/// Whether the kernel has not said that it does not know mseal.
+pub fn is_supported() -> bool {
+    !UNSUPPORTED.load(Ordering::Relaxed)
+}
+
 /// Seals what the plan says. At level 0 no call is made; at level 1 a refusal is logged and the rest goes on; at level 2 the first
 /// refusal ends the process, before any code of the transaction has run.
 pub fn apply(plan: &SealPlan, level: SealLevel) {
@@ -30,7 +44,7 @@ pub fn apply(plan: &SealPlan, level: SealLevel) {
         return;
     }
     for (range, name) in plan.calls() {
-        if level == SealLevel::BestEffort && UNSUPPORTED.load(Ordering::Relaxed) {
+        if level == SealLevel::BestEffort && !is_supported() {
             return;
         }
         if let Err(errno) = sys::mseal(range.clone()) {

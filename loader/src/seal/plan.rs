@@ -84,6 +84,8 @@ pub struct ObjectPlan {
 pub struct SealPlan {
     /// By object.
     pub objects: Vec<ObjectPlan>,
+    /// What has been asked for already ([`apply::first`](super::apply::first)): if it is a call of its own it is not made again.
+    pub asked: Option<Range<Addr>>,
 }
 
 impl SealPlan {
@@ -164,6 +166,7 @@ impl SealPlan {
             }
             touches
         });
+        calls.retain(|(range, _)| self.asked.as_ref() != Some(range));
         calls
     }
 }
@@ -347,8 +350,11 @@ mod tests {
                     overruled: false,
                 },
             ],
+            asked: None,
         };
         assert_eq!(plan.calls(), [(Addr(0x1000)..Addr(0x4000), &b"a"[..])]);
+        let plan = SealPlan { asked: Some(Addr(0x1000)..Addr(0x4000)), ..plan };
+        assert_eq!(plan.calls(), []);
     }
 
     #[test]

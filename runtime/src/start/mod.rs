@@ -437,20 +437,26 @@ fn commit(layout: &Layout) -> Result<(), Failure> {
 }
 
 fn seal_all(process: &Process) -> Result<(), Failure> {
-    let read_only = RTLD_GLOBAL_RO.structure().range();
-    let (interpreter, vdso, tables) = (process.interpreter, process.vdso, read_only.clone());
-    let shown = apply::shows_plans();
-    let mut plan = program::seal_plan(&process.linker, interpreter, vdso, tables, &process.seal, shown);
+    let tables = RTLD_GLOBAL_RO.structure().range();
+    link::protect_relro(&process.linker.objects[process.interpreter])?;
+    // SAFETY: nothing writes `_rtld_global_ro` any more.
+    unsafe { sys::protect(tables.clone(), Prot::READ) }
+        .map_err(|e| system("cannot apply additional memory protection after relocation", e))?;
+    let (level, shown) = (process.level(), apply::shows_plans());
+    // At level 1 the first seal says whether this kernel seals: if it does not, it is asked for nothing else.
+    let begins = level == SealLevel::BestEffort && process.seal.seals();
+    let is_supported = !begins || apply::first(tables.clone(), program::TABLES);
+    let mut plan = program::seal_plan(&process.linker, process.interpreter, tables.clone(), &process.seal, shown);
+    plan.asked = begins.then_some(tables);
+    if is_supported {
+        program::add_kernel_data(&mut plan, process.vdso.map(|id| &process.linker.objects[id]), &process.seal);
+    }
     for id in audit::modules::objects(process) {
         let object = &process.linker.objects[id];
         plan.add(object.display_name(), object, &process.seal, shown);
     }
-    link::protect_relro(&process.linker.objects[process.interpreter])?;
-    // SAFETY: nothing writes `_rtld_global_ro` any more.
-    unsafe { sys::protect(read_only, Prot::READ) }
-        .map_err(|e| system("cannot apply additional memory protection after relocation", e))?;
     seal::add_heap(&mut plan, &process.seal);
-    apply::apply(&plan, process.level());
+    apply::apply(&plan, level);
     Ok(())
 }
 

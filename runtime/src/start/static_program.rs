@@ -10,6 +10,7 @@ use loader::error::{LoadError, Lossy};
 use loader::file::Opened;
 use loader::object::Object;
 use loader::program;
+use loader::seal::plan::SealPlan;
 use loader::seal::tunables::SealLevel;
 use loader::seal::{apply, marks};
 use loader::static_program::{self, StaticProgram};
@@ -70,9 +71,19 @@ fn commit(
     tunables: &loader::seal::tunables::SealTunables<'_>,
 ) -> Result<(), Failure> {
     let mut plan = program::seal_plan_of_static(name, loaded, interpreter, vdso, tunables);
+    let is_enforced = tunables.level == SealLevel::Enforced;
+    if is_enforced {
+        program::add_kernel_data(&mut plan, vdso, tunables);
+    }
     link::protect_relro(interpreter)?;
     services::add_heap(&mut plan, tunables);
     apply::apply(&plan, tunables.level);
+    // At level 1 a kernel that does not seal is asked for nothing else.
+    if !is_enforced && apply::is_supported() {
+        let mut kernel_data = SealPlan::default();
+        program::add_kernel_data(&mut kernel_data, vdso, tunables);
+        apply::apply(&kernel_data, tunables.level);
+    }
     Ok(())
 }
 
