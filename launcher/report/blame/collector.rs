@@ -19,8 +19,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::ops::Range;
 
-/// A call and where it comes from: the same again is only counted.
-type Key = (u32, Call, Vec<u64>);
+/// A process, and the calls of it that were seen: a call that comes again from the same place is only counted.
+struct Known {
+    space: Space,
+    calls: HashMap<(Call, Vec<u64>), Place>,
+}
+
 /// What makes calls one entry of the report, wherever in memory their objects lie: program, call, wish, memory and callers.
 type Sort = (String, &'static str, String, Vec<(String, String)>, Vec<(Option<String>, u64)>, bool);
 
@@ -49,9 +53,10 @@ pub struct Circumstances {
 /// Everything that was refused so far.
 pub struct Collector {
     circumstances: Circumstances,
-    spaces: HashMap<u32, Space>,
+    known: HashMap<u32, Known>,
+    /// The processes of threads.
+    threads: HashMap<Pid, u32>,
     shared: Shared,
-    known: HashMap<Key, Place>,
     sorts: HashMap<Sort, usize>,
     /// How many programs the first process has executed: the interpreter is the first.
     executed: u32,
@@ -70,9 +75,9 @@ impl Collector {
     pub fn new(circumstances: Circumstances) -> Collector {
         Collector {
             circumstances,
-            spaces: HashMap::new(),
-            shared: Shared::default(),
             known: HashMap::new(),
+            threads: HashMap::new(),
+            shared: Shared::default(),
             sorts: HashMap::new(),
             executed: 0,
             settings: None,
@@ -95,7 +100,8 @@ impl Collector {
     /// A process has executed a program: nothing of what was known about its memory holds.
     pub fn executed(&mut self, process: Pid) {
         let pid = number(process);
-        self.forget(pid);
+        self.known.remove(&pid);
+        self.threads.remove(&process);
         let executed = Process { pid };
         if let Some(program) = executed.executable().filter(|_| !starts_ld_seal(&executed)) {
             self.unsealed.insert(program);
@@ -114,12 +120,8 @@ impl Collector {
         let pid = number(thread);
         let callers = self.refused.iter_mut().flat_map(|refusal| &mut refusal.processes);
         callers.filter(|caller| caller.pid == pid).for_each(|caller| caller.ended = Some(Ending::from(end)));
-        self.forget(pid);
-    }
-
-    fn forget(&mut self, pid: u32) {
-        self.spaces.remove(&pid);
-        self.known.retain(|(of, _, _), _| *of != pid);
+        self.known.remove(&pid);
+        self.threads.remove(&thread);
     }
 
     /// The processes of threads.
@@ -137,21 +139,22 @@ impl Collector {
         if !call.may_be_refused(result) {
             return;
         }
-        let Some(pid) = process_of(thread) else { return };
-        let mut space = self.spaces.remove(&pid).unwrap_or_else(|| Space::new(pid));
-        let key = (pid, call, space.callers(&registers));
-        match self.known.get(&key) {
-            Some(&place) => self.count(place, number(thread)),
-            None => {
-                space.refresh(&mut self.shared);
-                let callers = space.callers(&registers);
-                if let Some(place) = self.examine(&space, &call, result, &callers) {
-                    self.count(place, number(thread));
-                    self.known.insert((pid, call, callers), place);
-                }
-            }
+        let Some(pid) = self.threads.get(&thread).copied().or_else(|| process_of(thread)) else { return };
+        self.threads.insert(thread, pid);
+        let new = || Known { space: Space::new(pid), calls: HashMap::new() };
+        let mut known = self.known.remove(&pid).unwrap_or_else(new);
+        let callers = known.space.callers(&registers);
+        let place = known.calls.get(&(call, callers)).copied().or_else(|| {
+            known.space.refresh(&mut self.shared);
+            let callers = known.space.callers(&registers);
+            let place = self.examine(&known.space, &call, result, &callers)?;
+            known.calls.insert((call, callers), place);
+            Some(place)
+        });
+        if let Some(place) = place {
+            self.count(place, number(thread));
         }
-        self.spaces.insert(pid, space);
+        self.known.insert(pid, known);
     }
 
     fn count(&mut self, place: Place, thread: u32) {
@@ -229,6 +232,7 @@ impl Collector {
         settings.deduce(space.data_is_sealed());
         let situation = Situation {
             under_ld_seal: space.under_ld_seal,
+            by_option: self.circumstances.level.is_some() && space.process.executable().is_some_and(|p| is_loader(&p)),
             kernel_seals_vdso: self.circumstances.kernel.seals_system_mappings,
             level: settings.level,
             data: settings.tunables().data,
@@ -290,6 +294,12 @@ fn signal_name(signal: i32) -> String {
 
 fn number(pid: Pid) -> u32 {
     pid.as_raw().unsigned_abs()
+}
+
+/// Whether this is the path of the loader, which is what the kernel has executed where `ldseal run` starts programs.
+fn is_loader(path: &str) -> bool {
+    let name = file_name(path);
+    name.strip_prefix("memfd:").unwrap_or(name) == interpreter::NAME
 }
 
 /// Whether what a process has just executed is `ld-seal.so`, or a program whose interpreter it is.

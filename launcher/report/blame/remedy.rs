@@ -12,6 +12,8 @@ pub struct Situation {
     pub under_ld_seal: bool,
     /// Whether the kernel seals the vDSO by itself.
     pub kernel_seals_vdso: bool,
+    /// Whether the level was given by `--seal`, which goes before the tunable.
+    pub by_option: bool,
     /// The level, when it is known.
     pub level: Option<SealLevel>,
     /// `ldseal.data`
@@ -43,7 +45,7 @@ pub fn remedies(memory: &[Memory], names: &[String], situation: &Situation) -> V
         return vec![nothing("no part of an object: sealed by the program itself, or the loader's own memory")];
     }
     if !all_of_one || memory.iter().any(|m| m.role == Role::Interpreter) {
-        return vec![option("--seal 0", "nothing is sealed; no single setting opens all of this")];
+        return vec![level(0, "nothing is sealed; no single setting opens all of this", situation)];
     }
     of_object(memory, objects[0], names, situation)
 }
@@ -57,7 +59,8 @@ fn of_object(memory: &[Memory], object: &str, names: &[String], situation: &Situ
             found.push(tunable("ldseal.data=0", "leaves the writable data of all objects open"));
         }
         if situation.level == Some(SealLevel::Enforced) && situation.data == DataSealing::Auto {
-            found.push(option("--seal 1", "leaves the writable data of all objects open, and failures are tolerated"));
+            let effect = "leaves the writable data of all objects open, and failures are tolerated";
+            found.push(level(1, effect, situation));
         }
     }
     if let Some(pattern) = pattern(names) {
@@ -75,8 +78,11 @@ fn tunable(item: &str, effect: &str) -> Remedy {
     Remedy { set: Some(format!("GLIBC_TUNABLES={item}")), effect: effect.into() }
 }
 
-fn option(option: &str, effect: &str) -> Remedy {
-    Remedy { set: Some(option.into()), effect: effect.into() }
+fn level(level: u8, effect: &str, situation: &Situation) -> Remedy {
+    match situation.by_option {
+        true => Remedy { set: Some(format!("--seal {level}")), effect: effect.into() },
+        false => tunable(&format!("glibc.rtld.seal={level}"), effect),
+    }
 }
 
 fn nothing(why: &str) -> Remedy {
@@ -120,6 +126,7 @@ mod tests {
     const LEVEL_2: Situation = Situation {
         under_ld_seal: true,
         kernel_seals_vdso: false,
+        by_option: true,
         level: Some(SealLevel::Enforced),
         data: DataSealing::Auto,
     };
@@ -147,6 +154,8 @@ mod tests {
         assert_eq!(set(&[library(Kind::Data)], &Situation { data: DataSealing::Always, ..LEVEL_2 }), [data, exclude]);
         assert_eq!(set(&[library(Kind::Got)], &LEVEL_2), ["--seal 1", exclude]);
         assert_eq!(set(&[library(Kind::Data), library(Kind::Text)], &LEVEL_2), [exclude]);
+        let tuned = Situation { by_option: false, ..LEVEL_2 };
+        assert_eq!(set(&[library(Kind::Got)], &tuned), ["GLIBC_TUNABLES=glibc.rtld.seal=1", exclude]);
         let other = memory("/lib/liby.so", Role::Library, Kind::Text);
         assert_eq!(set(&[library(Kind::Text), other], &LEVEL_2), ["--seal 0"]);
         let vdso = memory("[vdso]", Role::Kernel, Kind::Vdso);

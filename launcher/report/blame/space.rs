@@ -95,8 +95,8 @@ impl Space {
         let spans = self.objects.iter().map(|object| (object.path.clone(), object.span()));
         let vdso = self.mappings.iter().filter(|m| m.name == "[vdso]").map(|m| (m.name.clone(), m.range.clone()));
         for (path, span) in spans.chain(vdso) {
-            let read = || Tables::read(memory, span.start).map(Rc::new);
-            let tables = shared.tables.entry((path, span.end - span.start)).or_insert_with(read);
+            let read = || Tables::read(memory, span.start, || self.file(&path, &span)).map(Rc::new);
+            let tables = shared.tables.entry((path.clone(), span.end - span.start)).or_insert_with(read);
             if let Some(tables) = tables {
                 self.unwinder.add(span, tables);
             }
@@ -226,11 +226,16 @@ impl Space {
         let span = object.span();
         let key = (object.path.clone(), span.end - span.start);
         let read = || {
-            let mapping = self.mappings.iter().find(|m| m.name == object.path && span.contains(&m.range.start));
-            let file = mapping.and_then(|mapping| self.process.open(mapping));
+            let file = self.file(&object.path, &span);
             Rc::new(file.map_or_else(Symbols::default, Symbols::of_file))
         };
         Rc::clone(shared.symbols.entry(key).or_insert_with(read))
+    }
+
+    /// The file of an object.
+    fn file(&self, path: &str, span: &Range<u64>) -> Option<File> {
+        let mapping = self.mappings.iter().find(|m| m.name == path && span.contains(&m.range.start));
+        self.process.open(mapping?)
     }
 
     fn vdso_symbols(&self, range: &Range<u64>, shared: &mut Shared) -> Rc<Symbols> {

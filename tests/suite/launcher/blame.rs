@@ -34,6 +34,13 @@ fn build(folder: &Path) -> Result<Option<Outcome>, Failed> {
     Ok(None)
 }
 
+/// A copy of the program whose interpreter is `ld-seal.so`.
+fn own(folder: &Path) -> Result<(), Failed> {
+    let program = fs::read(folder.join("program"))?;
+    let own = conformance::interp::replaced(&program, Path::new(INTERPRETER)).ok_or("no ELF")?;
+    crate::support::write(&folder.join("own"), own, 0o755)
+}
+
 macro_rules! built {
     ($folder:expr) => {
         if let Some(skipped) = build($folder)? {
@@ -144,6 +151,11 @@ pub fn callers(folder: &Path) -> Outcome {
     let symbols: Vec<&Value> = entries(&list).iter().map(|entry| &caller(entry)["symbol"]).collect();
     check(symbols == ["blamed::Patcher::patch(char const*, unsigned long)", "refuse_inline"], || format!("{list:#}"))?;
     check(entries(&list)[1]["caller"] == 0, || format!("{list:#}"))?;
+    // What a signal has interrupted is a caller as well.
+    let (_, list) = blamed(folder, &[], &["./program", "handler"])?;
+    let chain = functions(entries(&list).first().ok_or("nothing is listed")?);
+    check(chain[..4] == ["mprotect", "hidden_function", "refuse_text", "handler"], || format!("{list:#}"))?;
+    check(chain.contains(&"raise") && chain.ends_with(&["_start"]), || format!("{list:#}"))?;
     let text = command(LDSEAL, folder).args(["report", "--blame", "--", "./program", "class"]).output()?;
     let text = String::from_utf8_lossy(&text.stderr).into_owned();
     check(text.contains("by   blamed::Patcher::patch(char const*, unsigned long)+0x"), || text.clone())?;
@@ -183,9 +195,7 @@ pub fn processes(folder: &Path) -> Outcome {
     check(one && processes(&entries(&list)[0]).iter().all(|p| p["ended"]["status"] == 0), || format!("{list:#}"))?;
 
     // A program under the loader, and one that is not.
-    let own =
-        conformance::interp::replaced(&fs::read(folder.join("program"))?, Path::new(INTERPRETER)).ok_or("no ELF")?;
-    crate::support::write(&folder.join("own"), own, 0o755)?;
+    own(folder)?;
     let (_, list) = blamed(folder, &[], &["./program", "fork", "exec", "./own", "text"])?;
     let entry = entries(&list).first().ok_or("nothing is listed")?;
     check(processes(entry)[0]["command"] == serde_json::json!(["./own", "text"]), || format!("{list:#}"))?;
@@ -355,6 +365,49 @@ pub fn remedies(folder: &Path) -> Outcome {
         // What `mark` wrote is taken back.
         let status = command(LDSEAL, folder).args(["mark", "--clear", "libtarget.so.1.5"]).status()?;
         check(status.success(), || status.to_string())?;
+    }
+    DONE
+}
+
+/// A child that has its level from the environment gets it changed there, whatever `--seal` says.
+pub fn remedies_of_children(folder: &Path) -> Outcome {
+    built!(folder);
+    own(folder)?;
+    let words = ["./program", "exec", "./own", "data"];
+    let list = |tunables: &str| -> Result<Value, Failed> {
+        started(folder, &["--seal", "2"], &words).env("GLIBC_TUNABLES", tunables).output()?;
+        list(folder)
+    };
+    let refused = list("glibc.rtld.seal=2")?;
+    let remedies =
+        entries(&refused).first().and_then(|entry| entry["remedies"].as_array()).ok_or("nothing is listed")?;
+    let items = remedies.iter().filter_map(|remedy| remedy["set"].as_str()?.strip_prefix("GLIBC_TUNABLES="));
+    let items: Vec<&str> = items.collect();
+    check(items.len() == remedies.len() && items.contains(&"glibc.rtld.seal=1"), || format!("{refused:#}"))?;
+    for item in items {
+        let list = list(&format!("glibc.rtld.seal=2:{item}"))?;
+        check(list["calls"] == 0, || format!("{item} does not help: {list:#}"))?;
+    }
+    DONE
+}
+
+/// In a static program the C library is the program's own: it has its unwind tables without an index, or, with musl, none for itself.
+pub fn statics(folder: &Path) -> Outcome {
+    if conformance::attack::mseal::probe().is_err() {
+        return skip("this kernel does not seal");
+    }
+    let source = Path::new(SOURCES).join("static.c");
+    for (needs, compiler) in [("/usr/lib/x86_64-linux-gnu/libc.a", "cc"), ("musl-gcc", "musl-gcc")] {
+        if let Some(reason) = [needs, compiler].into_iter().find_map(unmet) {
+            return skip(reason);
+        }
+        let built = command(compiler, folder).args(["-O1", "-static", "-o", "static"]).arg(&source).status()?;
+        check(built.success(), || format!("{compiler}: {built}"))?;
+        let (output, list) = blamed(folder, &[], &["./static"])?;
+        check(output.status.code() == Some(4) && list["calls"] == 1, || format!("{compiler}: {output:?} {list:#}"))?;
+        let chain = ["mprotect", "hidden_function", "refuse", "main"];
+        check(functions(&entries(&list)[0]).starts_with(&chain), || format!("{compiler}: {list:#}"))?;
+        check(caller(&entries(&list)[0])["symbol"] == "hidden_function", || format!("{compiler}: {list:#}"))?;
     }
     DONE
 }

@@ -20,7 +20,7 @@ use support::{folder, Outcome};
 fn main() -> ExitCode {
     suite::prepare();
     type Test = fn(&Path) -> Outcome;
-    let tests: [(&'static str, Test); 51] = [
+    let tests: [(&'static str, Test); 53] = [
         ("usage errors are status 2", refusals::usage),
         ("help says that children are not sealed", refusals::help),
         ("a program that is not there is status 127", refusals::not_found),
@@ -69,6 +69,8 @@ fn main() -> ExitCode {
         ("blame: how programs end", blame::ends),
         ("blame: signals and job control", blame::signals),
         ("blame: remedies help", blame::remedies),
+        ("blame: remedies help children", blame::remedies_of_children),
+        ("blame: static programs", blame::statics),
         ("blame: an ordinary user", blame::ordinary_user),
         ("blame: V8's flags", blame::v8),
         ("pages of slots are read-only at level 2", slots::at_each_level),
