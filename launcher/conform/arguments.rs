@@ -40,9 +40,10 @@ pub const HELP: &str = "\
 Usage: ldseal conform [--loader PATH] [--reference PATH] [--filter RE] [--json] [--list]
                       [--fixtures FOLDER] [--jobs NUMBER]
 
-Compares a dynamic loader with glibc's: builds small programs and libraries, starts them under both and compares what they print
-and how they end, and which definition each of their references is bound to; gives both files that no linker would write; and runs
-every dynamically linked command of this machine with --version and --help. It needs a C compiler.
+Compares a dynamic loader with glibc's: builds small programs and libraries, starts them under both and compares what they print,
+how they end, which definition each of their references is bound to, and which protections and open descriptors they end with;
+gives both files that no linker would write; and runs every dynamically linked command of this machine with --version and --help.
+It needs a C compiler.
 
 Options:
   --loader PATH      the loader under test. Default: the ld-seal.so of this command, at each seal level, and by 'ldseal run' too

@@ -133,7 +133,7 @@ pub fn load(opened: Opened, kind: Kind, asked: &[u8], memory: ImageMemory) -> Re
         return Err(complain(Reason::Fault("cannot dynamically load executable")));
     }
     let plan = plan::plan(header.e_type, &headers, status.size).map_err(complain)?;
-    if header::find(&headers, PT_DYNAMIC).is_none_or(|h| h.p_filesz == 0) {
+    if header::find_last(&headers, PT_DYNAMIC).is_none_or(|h| h.p_filesz == 0) {
         return Err(complain(Reason::Fault("object file has no dynamic section")));
     }
     let mapped = map(&fd, plan, status.size, asked, memory)?;

@@ -151,7 +151,7 @@ impl Object {
     pub fn parse(origin: Origin, headers: Vec<ProgramHeader>, image: Image) -> Result<Object, LoadError> {
         let complain = |reason| LoadError::new(origin.name.to_bytes(), reason);
         let view = image.view();
-        let (dynamic, dynamic_at) = match header::find(&headers, PT_DYNAMIC) {
+        let (dynamic, dynamic_at) = match header::find_last(&headers, PT_DYNAMIC) {
             None => (Dynamic::default(), VAddr(0)),
             Some(h) => {
                 let outside = || complain(Reason::Malformed { what: "PT_DYNAMIC outside its segment", at: h.p_vaddr });
@@ -224,6 +224,14 @@ impl Object {
     /// The name to print in messages.
     pub fn display_name(&self) -> &[u8] {
         self.label.as_deref().unwrap_or(self.name.to_bytes())
+    }
+
+    /// Where its program headers can be read: in its image, or the loader's copy where no segment holds them.
+    pub fn readable_headers(&self) -> Addr {
+        match self.headers_at {
+            Addr(0) => Addr(self.headers.as_ptr() as usize),
+            at => at,
+        }
     }
 
     /// The name under which it was first asked for.

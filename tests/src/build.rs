@@ -2,10 +2,11 @@
 
 use crate::manifest::{Case, Object};
 use crate::process::{self, Ending};
-use crate::{edit, relocations};
+use crate::{edit, relocations, written};
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -57,6 +58,10 @@ fn content_hash(case: &Case) -> Result<u64, String> {
         file.strip_prefix(&case.folder).unwrap_or(&file).hash(&mut hasher);
         fs::read(&file).map_err(|e| format!("{}: {e}", file.display()))?.hash(&mut hasher);
     }
+    // What becomes of a description depends on this program too.
+    for description in case.manifest.objects.iter().filter_map(Object::description) {
+        written::read(&case.folder.join(description))?.hash(&mut hasher);
+    }
     Ok(hasher.finish())
 }
 
@@ -86,6 +91,11 @@ fn build_object(case: &Case, object: &Object, tree: &Path) -> Result<(), String>
     }
     if let Some(source) = &object.copy {
         return fs::copy(case.folder.join(source), &out).map(drop).map_err(io);
+    }
+    if let Some(description) = object.description() {
+        let bytes = written::read(&case.folder.join(description))?;
+        process::write_executable(&out, &bytes).map_err(io)?;
+        return fs::set_permissions(&out, fs::Permissions::from_mode(0o755)).map_err(io);
     }
     let mut command = command_line(case, object, tree)?;
     log::debug!("{}: {command:?}", case.name);

@@ -1,11 +1,12 @@
 //! Checking a case: it is built, started under both loaders in each way and at each level, and what differs is collected.
 
 use crate::compare::{self, Normaliser};
+use crate::hostile::{judge, Freedom};
 use crate::loader::{Level, Loader, Start, Way, SYSTEM};
 use crate::manifest::{Case, Run};
 use crate::process::{Ending, Outcome};
 use crate::verdict::{Difference, Observation, Verdict};
-use crate::{bindings, build, interp, requirement};
+use crate::{bindings, build, interp, remains, requirement};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -56,6 +57,8 @@ struct Trial<'t> {
     reference: Start,
     tested: Start,
     normaliser: Normaliser,
+    /// The file names of the case's objects.
+    objects: Vec<&'t str>,
 }
 
 impl Checked {
@@ -125,7 +128,9 @@ impl Checked {
         };
         let reference = self.start(run, &tree(&self.bench.reference, &trees.reference));
         let tested = self.start(run, &tree(&self.bench.tested, &trees.tested));
-        Trial { run, way, level, reference, tested, normaliser: self.normaliser(run, trees) }
+        let name = |out: &'t String| out.rsplit('/').next().unwrap_or(out);
+        let objects = self.case.manifest.objects.iter().map(|o| name(&o.out)).collect();
+        Trial { run, way, level, reference, tested, normaliser: self.normaliser(run, trees), objects }
     }
 
     fn start(&self, run: &Run, tree: &Path) -> Start {
@@ -176,6 +181,14 @@ impl Trial<'_> {
         let mut differences = Vec::new();
         for repetition in 1..=self.run.repeat {
             let got = self.tested.under(&bench.tested, self.way, self.level).map_err(failed)?;
+            match self.on_its_own(bench, &expected, &got) {
+                Some(Ok(())) => continue,
+                Some(Err(observation)) => {
+                    differences.extend(self.difference(bench, repetition, vec![observation]));
+                    return Ok(differences);
+                }
+                None => {}
+            }
             let apply = |outcome| self.normaliser.apply(outcome);
             let mut observations = compare::observations(&apply(&expected), &apply(&got));
             if let (false, Some(said)) = (observations.is_empty(), ignored_stderr(self.run, &expected, &got)) {
@@ -186,8 +199,9 @@ impl Trial<'_> {
                 return Ok(differences);
             }
         }
-        if self.has_comparable_bindings() && Some(&self.level) == bench.levels.get(bench.levels.len() / 2) {
-            let observations = self.bindings(bench).map_err(failed)?;
+        if self.can_be_watched() && Some(&self.level) == bench.levels.get(bench.levels.len() / 2) {
+            let mut observations = self.bindings(bench).map_err(failed)?;
+            observations.extend(self.remains(bench).map_err(failed)?);
             differences.extend(self.difference(bench, 1, observations));
         }
         Ok(differences)
@@ -207,16 +221,59 @@ impl Trial<'_> {
         })
     }
 
-    /// Whether a second run with messages would be the same run: not where the case itself is about messages or other programs, or
-    /// counts on functions that are never bound.
-    fn has_comparable_bindings(&self) -> bool {
-        let Run { env, status, signal, wrapper, options, ignore, .. } = self.run;
+    /// Of a malformed file: whether what the loader under test did is lawful although it is not what the reference did; nothing where
+    /// the two are to be compared.
+    fn on_its_own(&self, bench: &Bench, expected: &Outcome, got: &Outcome) -> Option<Result<(), Observation>> {
+        let Run { malformed, freedom, .. } = self.run;
+        let crashed = judge::is_crash(expected);
+        let refused = judge::is_refusal(got, &self.objects);
+        let may_refuse = match expected {
+            _ if crashed => true,
+            _ if judge::is_refusal(expected, &self.objects) => *freedom >= Freedom::Words,
+            _ => *freedom >= Freedom::Refuse,
+        };
+        let accepted = got.ending == Ending::Exit(0) && *freedom >= Freedom::Accept;
+        // A loader that is no better than the reference may crash as it does.
+        let alike = crashed && !bench.seals && expected.ending == got.ending;
+        match *malformed && ((may_refuse && refused) || accepted || alike) {
+            true => Some(Ok(())),
+            false if *malformed && crashed => Some(Err(Observation {
+                aspect: "refused",
+                reference: format!("crashes: {}\n{}", expected.ending, String::from_utf8_lossy(&expected.stderr)),
+                tested: format!("does not refuse: {}\n{}", got.ending, String::from_utf8_lossy(&got.stderr)),
+            })),
+            false => None,
+        }
+    }
+
+    /// Whether further runs, with messages or traced, would be the same: not where the case itself is about messages or other programs.
+    fn can_be_watched(&self) -> bool {
+        let Run { env, status, signal, wrapper, options, malformed, .. } = self.run;
         self.way == Way::Interp
             && (*status, *signal) == (0, None)
+            && !malformed
             && wrapper.is_empty()
             && options.is_empty()
-            && !ignore.iter().any(|i| i == "bindings")
             && !env.keys().any(|name| name.starts_with("LD_DEBUG") || name.starts_with("LD_TRACE"))
+    }
+
+    /// What differs of mappings and open descriptors when the program ends.
+    fn remains(&self, bench: &Bench) -> std::io::Result<Vec<Observation>> {
+        let is_ignored = |aspect: &str| self.run.ignore.iter().any(|i| i == aspect);
+        if !self.run.stdin.is_empty() || (is_ignored("pages") && is_ignored("descriptors")) {
+            return Ok(Vec::new());
+        }
+        let Some(reference) = remains::observe(&self.reference, &bench.reference, self.way, self.level)? else {
+            return Ok(Vec::new());
+        };
+        let tested = remains::observe(&self.tested, &bench.tested, self.way, self.level)?.unwrap_or_default();
+        let text = |lines: &[String]| self.normaliser.text(&lines.iter().map(|l| format!("{l}\n")).collect::<String>());
+        let aspects = [
+            ("pages", text(&reference.pages), text(&tested.pages)),
+            ("descriptors", text(&reference.descriptors), text(&tested.descriptors)),
+        ];
+        let differing = aspects.into_iter().filter(|(aspect, one, other)| one != other && !is_ignored(aspect));
+        Ok(differing.map(|(aspect, reference, tested)| Observation { aspect, reference, tested }).collect())
     }
 
     fn bindings(&self, bench: &Bench) -> std::io::Result<Vec<Observation>> {
@@ -225,6 +282,9 @@ impl Trial<'_> {
             let bindings = bindings::observe(start, loader, self.way, self.level, &scratch)?;
             Ok(bindings.map(|set| set.iter().map(|b| self.normaliser.text(&b.to_string())).collect()))
         };
+        if self.run.ignore.iter().any(|i| i == "bindings") {
+            return Ok(Vec::new());
+        }
         let Some(reference) = observe(&self.reference, &bench.reference)? else { return Ok(Vec::new()) };
         let tested = observe(&self.tested, &bench.tested)?.unwrap_or_default();
         let differ = reference != tested;

@@ -7,12 +7,14 @@
 //! * [`manifest`]: what a `case.toml` says; [`known`]: which cases are known to differ.
 //! * [`build`]: compiling a case, once per content.
 //! * [`relocations`]: whether a built file holds the relocations that its case is about.
+//! * [`written`]: ELF files made from nothing, of a description.
 //! * [`edit`]: a program header changed into one that this machine's linker does not write.
 //! * [`interp`]: a copy of a tree whose executables name another interpreter.
 //! * [`process`]: one command, captured, with a time limit.
 //! * [`loader`]: the loader under test, and the command lines that put a program under it.
 //! * [`check`]: a case under both loaders; [`verdict`]: what came of it.
-//! * [`compare`]: what counts as a difference; [`bindings`]: which definition each reference was bound to.
+//! * [`compare`]: what counts as a difference; [`bindings`]: which definition each reference was bound to;
+//!   [`remains`]: mappings and descriptors at the end.
 //! * [`requirement`]: what this machine lacks. A case that cannot run here is skipped, loudly, and counted.
 //! * [`attack`]: a process watched from outside, and calls that are refused.
 //! * [`hostile`]: files that no linker would write.
@@ -36,8 +38,10 @@ pub mod loader;
 pub mod manifest;
 pub mod process;
 pub mod relocations;
+pub mod remains;
 pub mod requirement;
 pub mod suite;
 pub mod verdict;
+pub mod written;
 
 pub use loader::{Level, Loader, Way};

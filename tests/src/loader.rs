@@ -180,6 +180,12 @@ impl Start {
         process::capture(&mut self.command(&words, tunable), &self.stdin, self.limit)
     }
 
+    /// The command that [`Start::under`] runs.
+    pub fn prepared(&self, loader: &Loader, way: Way, level: Level) -> Command {
+        let (words, tunable) = self.words(loader, way, level);
+        self.command(&words, tunable)
+    }
+
     /// The shell command that does the same by hand.
     pub fn by_hand(&self, loader: &Loader, way: Way, level: Level) -> String {
         let (words, tunable) = self.words(loader, way, level);

@@ -1,5 +1,7 @@
 //! `case.toml`: how a case is built and run, and which rule it pins.
 
+use crate::hostile::Freedom;
+use crate::written;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
@@ -50,7 +52,7 @@ pub struct Object {
     /// in `out`, `flags`, `libs` and `soname`.
     #[serde(default = "once")]
     pub count: u32,
-    /// Sources, relative to the case's folder.
+    /// Sources, relative to the case's folder: C, C++, assembler, Rust, or one `*.elf.toml` (see [`crate::written`]).
     #[serde(default)]
     pub sources: Vec<String>,
     /// `cc`, `c++` or `rustc`; by default from the extension of the first source.
@@ -92,6 +94,11 @@ fn once() -> u32 {
 }
 
 impl Object {
+    /// Its source, if that is the description of a file to be written as it is.
+    pub fn description(&self) -> Option<&str> {
+        self.sources.first().map(String::as_str).filter(|source| written::is_description(source))
+    }
+
     /// The objects that `count` asks for.
     pub fn each(&self) -> Vec<Object> {
         let numbered = |n: u32| {
@@ -135,7 +142,8 @@ pub struct Run {
     pub stdout: Option<String>,
     /// Text that must be found in stderr.
     pub stderr: Option<String>,
-    /// What does not count: `stdout`, `stderr`, `bindings` (of a second run with `LD_DEBUG=bindings`).
+    /// What does not count: `stdout`, `stderr`, `bindings` (of another run with `LD_DEBUG=bindings`), `pages` and `descriptors` (of
+    /// another run that is traced, at its end).
     pub ignore: Vec<String>,
     /// What is made equal before comparing: `addresses`, `loader` (its path), `pids` (numbers in parentheses), `order` (of lines).
     pub normalise: Vec<String>,
@@ -143,6 +151,12 @@ pub struct Run {
     pub ways: Vec<String>,
     /// Seal levels; all by default.
     pub levels: Vec<u8>,
+    /// A file of the case makes no sense. Where the reference crashes on it, by a signal or an assertion, the loader under test must
+    /// refuse: with exit status 127, nothing on stdout, and one line on stderr that names an object of the case. What the reference
+    /// does otherwise is compared as ever.
+    pub malformed: bool,
+    /// What the loader under test may do all the same, of a malformed file: by default `none`.
+    pub freedom: Freedom,
     /// Number of starts under the loader under test, each compared.
     pub repeat: u32,
 }
@@ -165,6 +179,8 @@ impl Default for Run {
             normalise: Vec::new(),
             ways: vec!["invoke".into(), "run".into(), "interp".into()],
             levels: vec![0, 1, 2],
+            malformed: false,
+            freedom: Freedom::None,
             repeat: 1,
         }
     }
@@ -197,11 +213,14 @@ fn check_words(manifest: &Manifest) -> Result<(), String> {
         return Err("the rule is empty".into());
     }
     for run in &manifest.runs {
-        known(&run.ignore, &["stdout", "stderr", "bindings"])?;
+        known(&run.ignore, &["stdout", "stderr", "bindings", "pages", "descriptors"])?;
         known(&run.normalise, &["addresses", "loader", "pids", "order"])?;
         known(&run.ways, &["invoke", "run", "interp"])?;
         if run.levels.iter().any(|&l| l > 2) || run.levels.is_empty() || run.repeat == 0 || run.ways.is_empty() {
             return Err("a run without ways, levels or repetitions".into());
+        }
+        if run.freedom != Freedom::None && !run.malformed {
+            return Err("a freedom is for runs with malformed = true".into());
         }
         if !run.options.is_empty() && run.ways != ["invoke"] {
             return Err("options of the loader need ways = [\"invoke\"]".into());

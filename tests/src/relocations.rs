@@ -5,7 +5,8 @@ use object::read::elf::{ElfFile64, SectionHeader};
 use object::{Endianness, Object, RelocationFlags};
 
 /// The types of dynamic relocations of x86-64, by their names in the psABI without `R_X86_64_`.
-const NAMES: [(&str, RelocationType); 15] = [
+const NAMES: [(&str, RelocationType); 16] = [
+    ("NONE", elf::R_X86_64_NONE),
     ("64", elf::R_X86_64_64),
     ("PC32", elf::R_X86_64_PC32),
     ("COPY", elf::R_X86_64_COPY),
@@ -22,6 +23,11 @@ const NAMES: [(&str, RelocationType); 15] = [
     ("TLSDESC", elf::R_X86_64_TLSDESC),
     ("IRELATIVE", elf::R_X86_64_IRELATIVE),
 ];
+
+/// The type of dynamic relocations with this name.
+pub fn number(name: &str) -> Option<RelocationType> {
+    NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
+}
 
 /// The first of `wanted` that the ELF file `bytes` holds none of.
 ///
@@ -41,8 +47,8 @@ pub fn missing<'w>(bytes: &[u8], wanted: &'w [String]) -> Result<Option<&'w str>
         .collect();
     let packed = file.elf_section_table().iter().any(|s| s.sh_type(Endianness::Little) == SHT_RELR);
     for name in wanted {
-        let found = match NAMES.iter().find(|(known, _)| known == name) {
-            Some((_, number)) => types.contains(number),
+        let found = match number(name) {
+            Some(number) => types.contains(&number),
             None if name == "RELR" => packed,
             None => return Err(format!("{name}: unknown name of a relocation")),
         };

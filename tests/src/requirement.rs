@@ -1,6 +1,7 @@
 //! What this machine lacks for a case.
 
 use crate::manifest::Case;
+use crate::written;
 use std::env;
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
@@ -11,10 +12,12 @@ use std::sync::OnceLock;
 /// The first requirement of `case` that is not met here: a word of its `needs`, or a compiler.
 pub fn missing(case: &Case) -> Option<String> {
     let sources = case.manifest.objects.iter().flat_map(|o| &o.sources);
-    let compilers = sources.map(|s| match Path::new(s).extension().and_then(OsStr::to_str) {
-        Some("rs") => "rustc",
-        Some("cc" | "cpp" | "cxx") => "c++",
-        _ => "cc",
+    let compilers = sources.filter(|s| !written::is_description(s)).map(|s| {
+        match Path::new(s).extension().and_then(OsStr::to_str) {
+            Some("rs") => "rustc",
+            Some("cc" | "cpp" | "cxx") => "c++",
+            _ => "cc",
+        }
     });
     compilers.chain(case.manifest.needs.iter().map(String::as_str)).find_map(unmet)
 }

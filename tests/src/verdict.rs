@@ -7,7 +7,7 @@ use std::fmt;
 /// Something that both loaders were asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
-    /// What was observed: `ended`, `stdout`, `stderr`, `bindings`.
+    /// What was observed: `ended`, `stdout`, `stderr`, `bindings`, `pages`, `descriptors`.
     pub aspect: &'static str,
     /// Under the reference.
     pub reference: String,

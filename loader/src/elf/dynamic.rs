@@ -204,7 +204,6 @@ fn entry(
             return Err(Reason::Malformed { what: "unexpected DT_RELAENT", at: value })
         }
         elf::DT_RELACOUNT => d.relative_count = value,
-        elf::DT_REL => return Err(Reason::Fault("unexpected DT_REL relocations")),
         DT_RELR => starts.relr = address,
         DT_RELRSZ => sizes.relr = Some(value),
         DT_RELRENT if value != 8 => return Err(Reason::Malformed { what: "unexpected DT_RELRENT", at: value }),

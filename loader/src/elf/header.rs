@@ -119,6 +119,11 @@ pub fn find(headers: &[ProgramHeader], p_type: u32) -> Option<&ProgramHeader> {
     headers.iter().find(|h| h.p_type == p_type)
 }
 
+/// The last program header of a type.
+pub fn find_last(headers: &[ProgramHeader], p_type: u32) -> Option<&ProgramHeader> {
+    headers.iter().rfind(|h| h.p_type == p_type)
+}
+
 /// `PT_GNU_PROPERTY`, which goblin does not name.
 pub const PT_GNU_PROPERTY: u32 = 0x6474_e553;
 /// `PT_GNU_MUTABLE`: ranges that are never sealed (binutils branch `pt_gnu_mutable`).

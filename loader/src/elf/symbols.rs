@@ -114,7 +114,9 @@ impl<'a> Symbols<'a> {
             None => &[][..],
             Some(at) => view.tail(at).and_then(table_of).ok_or(bad("symbol table outside the object", at))?,
         };
-        let versym = match dynamic.versym {
+        // Indexes of versions mean nothing where no version has one.
+        let has_versions = dynamic.verdef.is_some() || dynamic.verneed.is_some();
+        let versym = match dynamic.versym.filter(|_| has_versions) {
             None => &[][..],
             Some(at) => view.tail(at).and_then(table_of).ok_or(bad("version table outside the object", at))?,
         };

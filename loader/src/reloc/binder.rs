@@ -203,7 +203,8 @@ impl<'o> Binding<'_, 'o> {
     /// Run-time address of a definition, before any IFUNC resolver is asked.
     pub fn address(&self, resolved: &Resolved) -> u64 {
         match resolved {
-            Resolved::Own(None) | Resolved::UndefinedWeak => 0,
+            Resolved::UndefinedWeak => 0,
+            Resolved::Own(None) => self.object.image.bias.run_time(VAddr(0)).0 as u64,
             Resolved::Own(Some(symbol)) => value_of(self.object, symbol),
             Resolved::Defined(found) => value_of(&self.binder.objects[found.object], found.symbol),
         }

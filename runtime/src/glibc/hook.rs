@@ -330,7 +330,7 @@ unsafe fn info(id: ObjectId, what: c_int, argument: *mut c_void) -> Result<c_int
                 *argument.cast::<u8>().add(origin.len()) = 0;
             }
             request::PHDR => {
-                *argument.cast::<usize>() = object.headers_at.0;
+                *argument.cast::<usize>() = object.readable_headers().0;
                 return Ok(object.headers.len() as c_int);
             }
             _ => return Err(LoadError::fault(b"", "unsupported dlinfo request")),

@@ -129,8 +129,8 @@ impl LinkMaps {
             map.put_addr(at, image.bias.run_time(text.memory.end));
         }
         map.put_bits(fields.l_contiguous, u8::from(image.gaps().next().is_none() || object.kind == Kind::Library));
-        map.put_addr(fields.l_phdr, object.headers_at);
-        map.put_u16(fields.l_phnum, if object.headers_at.0 == 0 { 0 } else { object.headers.len() as u16 });
+        map.put_addr(fields.l_phdr, object.readable_headers());
+        map.put_u16(fields.l_phnum, object.headers.len() as u16);
         map.put_addr(fields.l_entry, image.bias.run_time(object.entry));
         if let Some(file) = object.file {
             map.put_u64(fields.l_file_id, file.dev);

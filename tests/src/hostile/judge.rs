@@ -45,6 +45,21 @@ fn is_assertion(outcome: &Outcome) -> bool {
     String::from_utf8_lossy(&outcome.stderr).contains("Inconsistency detected by ld.so")
 }
 
+/// Whether a loader, or what it started, ended by a crash.
+pub fn is_crash(outcome: &Outcome) -> bool {
+    !matches!(outcome.ending, Ending::Exit(_)) || is_assertion(outcome)
+}
+
+/// Whether a loader refused as it should: with exit status 127 and one line that names one of the objects.
+pub fn is_refusal(outcome: &Outcome, objects: &[&str]) -> bool {
+    let stderr = String::from_utf8_lossy(&outcome.stderr);
+    outcome.ending == Ending::Exit(127)
+        && outcome.stdout.is_empty()
+        && stderr.lines().count() == 1
+        && !is_assertion(outcome)
+        && objects.iter().any(|name| stderr.contains(name))
+}
+
 /// The program ran without the preloaded library, after a line that says why. [`Deed::of`] has read the line.
 fn warned(outcome: &Outcome) -> bool {
     outcome.ending == Ending::Exit(0)
@@ -149,6 +164,17 @@ mod tests {
         assert!(judged(Freedom::None, &other).is_err());
         assert!(judged(Freedom::Words, &other).is_ok());
         assert!(judged(Freedom::Words, &outcome(Ending::Signal(11), "", "")).is_err());
+    }
+
+    #[test]
+    fn refusals_are_told_from_crashes() {
+        let assertion = "Inconsistency detected by ld.so: x.c: 1: f: libvictim.so\n";
+        let refused = |ending, stdout, stderr| is_refusal(&outcome(ending, stdout, stderr), &["libvictim.so"]);
+        assert!(refused(Ending::Exit(127), "", LINE));
+        assert!(!refused(Ending::Exit(127), "", "./user: something is wrong\n"));
+        assert!(!refused(Ending::Exit(127), "constructor\n", LINE) && !refused(Ending::Exit(1), "", LINE));
+        assert!(!refused(Ending::Exit(127), "", assertion) && is_crash(&outcome(Ending::Exit(127), "", assertion)));
+        assert!(is_crash(&outcome(Ending::Signal(11), "", "")) && !is_crash(&outcome(Ending::Exit(127), "", LINE)));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod stage;
 pub mod versions;
 
 use image::Image;
+use serde::Deserialize;
 use stage::Role;
 use std::io;
 use std::path::Path;
@@ -50,7 +51,8 @@ pub enum Fault {
 }
 
 /// Where the loader under test may differ from the system's. Each allows what those before it allow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Freedom {
     /// Nowhere: it accepts what the system's accepts, it refuses in the same words what the system's refuses, and it refuses what
     /// the system's crashes on.
