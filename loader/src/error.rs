@@ -8,6 +8,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use rustix::io::Errno;
 
+/// The log target of warnings that do not begin with the program's name.
+pub const BARE: &str = "bare";
+
 /// A failure to load or link one object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LoadError {
@@ -57,6 +60,11 @@ pub enum Reason {
         version: u16,
         /// Which record.
         record: &'static str,
+    },
+    /// The program refers directly to a protected symbol of a library that does not allow it.
+    IndirectAccessNeeded {
+        /// The symbol's name.
+        symbol: Vec<u8>,
     },
     /// A relocation of a type that can't appear in a dynamic object.
     RelocationType(u32),
@@ -145,6 +153,9 @@ impl fmt::Display for Reason {
                 write!(f, "no version information available (required by {})", Lossy(required_by))
             }
             Reason::RecordVersion { version, record } => write!(f, "unsupported version {version} of {record} record"),
+            Reason::IndirectAccessNeeded { .. } => {
+                f.write_str("error due to GNU_PROPERTY_1_NEEDED_INDIRECT_EXTERN_ACCESS")
+            }
             // glibc writes two digits where they suffice, else all eight.
             Reason::RelocationType(kind) if *kind > 0xff => write!(f, "unexpected reloc type {kind:#010x}"),
             Reason::RelocationType(kind) => write!(f, "unexpected reloc type {kind:#04x}"),

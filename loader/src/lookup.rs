@@ -19,7 +19,8 @@ use goblin::elf::sym::{
 
 /// `SHN_ABS`: the value of the symbol is not relative to the object.
 pub const SHN_ABS: u16 = 0xfff1;
-const SHN_UNDEF: u16 = 0;
+/// `SHN_UNDEF`: the symbol is another object's.
+pub const SHN_UNDEF: u16 = 0;
 
 /// `LD_DYNAMIC_WEAK`: a weak definition gives way to a strong one further on, as before glibc 2.1.91.
 pub static DYNAMIC_WEAK: AtomicBool = AtomicBool::new(false);

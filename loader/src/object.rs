@@ -2,7 +2,8 @@
 
 use crate::addr::{Addr, VAddr, PAGE_SIZE};
 use crate::elf::dynamic::{self, Dynamic};
-use crate::elf::header::{self, ProgramHeader};
+use crate::elf::header::{self, ProgramHeader, PT_GNU_PROPERTY};
+use crate::elf::property::{self, Properties};
 use crate::elf::symbols::Symbols;
 use crate::elf::version::Versions;
 use crate::error::{LoadError, Reason};
@@ -15,7 +16,7 @@ use alloc::ffi::CString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
-use goblin::elf64::program_header::{PT_DYNAMIC, PT_GNU_EH_FRAME, PT_LOAD, PT_PHDR};
+use goblin::elf64::program_header::{PT_DYNAMIC, PT_GNU_EH_FRAME, PT_LOAD, PT_NOTE, PT_PHDR};
 
 /// A loaded object's place in the [`ObjectTable`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -340,6 +341,16 @@ pub(crate) fn headers_in_memory(headers: &[ProgramHeader], image: &Image) -> Add
 #[derive(Default)]
 pub struct ObjectTable {
     slots: Vec<Option<Box<Object>>>,
+}
+
+impl Object {
+    /// What it asks of the machine and of its loader: the last program header that holds properties says so, `PT_GNU_PROPERTY` or, by older
+    /// linkers, `PT_NOTE`. They are read anew each time.
+    pub fn properties(&self) -> Option<Properties> {
+        let view = self.image.view();
+        let mut holders = self.headers.iter().rev().filter(|h| matches!(h.p_type, PT_GNU_PROPERTY | PT_NOTE));
+        holders.find_map(|h| property::properties(view.bytes(VAddr(h.p_vaddr), h.p_memsz)?, h.p_align))
+    }
 }
 
 impl ObjectTable {

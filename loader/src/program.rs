@@ -3,7 +3,6 @@
 
 use crate::addr::{Addr, Bias, VAddr};
 use crate::elf::header::{self, ProgramHeader};
-use crate::elf::property;
 use crate::error::{LoadError, Lossy, Reason};
 use crate::file::{self, Opened};
 use crate::image::Image;
@@ -23,7 +22,7 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 use core::fmt;
 use core::ops::Range;
-use goblin::elf64::program_header::{PT_LOAD, PT_NOTE};
+use goblin::elf64::program_header::PT_LOAD;
 use rustix::fd::{AsFd, AsRawFd};
 
 /// The name under which other objects need the interpreter (psABI, "Program Interpreter").
@@ -389,19 +388,11 @@ pub const ISA_TOO_LOW: &str = "CPU ISA level is lower than required";
 /// # Errors
 /// It has not.
 pub fn check_isa(object: &Object, isa_1: u32) -> Result<(), LoadError> {
-    if isa_needed(object).is_some_and(|needed| needed & isa_1 != needed) {
+    let needed = object.properties().and_then(|properties| properties.isa_1_needed);
+    if needed.is_some_and(|needed| needed & isa_1 != needed) {
         return Err(LoadError::fault(object.display_name(), ISA_TOO_LOW));
     }
     Ok(())
-}
-
-/// `GNU_PROPERTY_X86_ISA_1_NEEDED` of an object, if it has one: of the last header that holds properties, `PT_GNU_PROPERTY` or, by older
-/// linkers, `PT_NOTE`.
-pub fn isa_needed(object: &Object) -> Option<u32> {
-    let view = object.image.view();
-    let holders = object.headers.iter().rev().filter(|h| matches!(h.p_type, header::PT_GNU_PROPERTY | PT_NOTE));
-    let mut found = holders.filter_map(|h| property::properties(view.bytes(VAddr(h.p_vaddr), h.p_memsz)?, h.p_align));
-    found.next()?.isa_1_needed
 }
 
 /// Checks that the objects of a start may be loaded where seals are enforced ([`seal::plan::check`]).

@@ -4,7 +4,7 @@
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
-use loader::error::Lossy;
+use loader::error::{Lossy, BARE};
 use loader::{statistics, sys};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::fd::BorrowedFd;
@@ -45,7 +45,9 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        if record.level() == Level::Warn {
+        if record.level() == Level::Warn && record.target() == BARE {
+            line(*record.args());
+        } else if record.level() == Level::Warn {
             // As glibc's messages about a program that goes on.
             line(format_args!("{}: {}", Lossy(program_name()), record.args()));
         } else if record.level() == Level::Error {

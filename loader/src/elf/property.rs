@@ -17,6 +17,10 @@ const ALIGNMENT: usize = 8;
 
 /// `GNU_PROPERTY_MEMORY_SEAL`: the object asks that its memory be sealed (`ld -z memory-seal`).
 const MEMORY_SEAL: u32 = 3;
+/// `GNU_PROPERTY_1_NEEDED`
+const NEEDED_1: u32 = 0xb000_8000;
+/// `GNU_PROPERTY_1_NEEDED_INDIRECT_EXTERN_ACCESS`
+const INDIRECT_EXTERN_ACCESS: u32 = 1;
 const X86_FEATURE_1_AND: u32 = 0xc000_0002;
 const X86_ISA_1_NEEDED: u32 = 0xc000_8002;
 
@@ -29,6 +33,9 @@ pub struct Properties {
     pub feature_1_and: u32,
     /// `GNU_PROPERTY_MEMORY_SEAL` is present.
     pub memory_seal: bool,
+    /// `GNU_PROPERTY_1_NEEDED_INDIRECT_EXTERN_ACCESS`: others may refer to the object's symbols through their GOT only
+    /// (`ld -z indirect-extern-access`).
+    pub indirect_extern_access: bool,
 }
 
 impl Properties {
@@ -66,9 +73,10 @@ impl Properties {
     fn take(&mut self, kind: u32, data: &[u8]) -> bool {
         let word = (data.len() == 4).then(|| u32_at(data, 0)).flatten();
         match kind {
-            X86_ISA_1_NEEDED | X86_FEATURE_1_AND if word.is_none() => return false,
+            X86_ISA_1_NEEDED | X86_FEATURE_1_AND | NEEDED_1 if word.is_none() => return false,
             X86_ISA_1_NEEDED => self.isa_1_needed = word,
             X86_FEATURE_1_AND => self.feature_1_and = word.unwrap_or(0),
+            NEEDED_1 => self.indirect_extern_access = word.unwrap_or(0) & INDIRECT_EXTERN_ACCESS != 0,
             MEMORY_SEAL if data.is_empty() => self.memory_seal = true,
             MEMORY_SEAL => return false,
             _ => {}
@@ -125,8 +133,14 @@ mod tests {
 
     #[test]
     fn each_known_property_is_read() {
-        let all = [property(3, b""), property(0xc000_0002, &[3, 0, 0, 0]), property(0xc000_8002, &[6, 0, 0, 0])];
-        let expected = Properties { isa_1_needed: Some(6), feature_1_and: 3, memory_seal: true };
+        let all = [
+            property(3, b""),
+            property(0xb000_8000, &[1, 0, 0, 0]),
+            property(0xc000_0002, &[3, 0, 0, 0]),
+            property(0xc000_8002, &[6, 0, 0, 0]),
+        ];
+        let expected =
+            Properties { isa_1_needed: Some(6), feature_1_and: 3, memory_seal: true, indirect_extern_access: true };
         assert_eq!(parse(&all), Some(expected));
         assert_eq!(expected.missing_isa_levels(3), 4);
         assert_eq!(parse(&[property(0xb000_0000, b"other")]), Some(Properties::default()));

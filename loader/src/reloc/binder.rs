@@ -1,5 +1,6 @@
 //! From the symbol index of a relocation to the definition it binds to.
 
+use super::protected;
 use crate::addr::{Addr, VAddr};
 use crate::elf::symbols::{HashedName, Sym};
 use crate::elf::version::{Version, Wanted};
@@ -129,13 +130,31 @@ impl<'o> Binding<'_, 'o> {
         let name = symbols.hashed_name(reference);
         let version = symbols.version_index(index).and_then(|v| self.object.versions.get(v));
         match self.find(reference, name, version, class) {
-            Some(found) => Ok(Resolved::Defined(found)),
+            Some(found) => {
+                if protected::is_direct(self.object.kind, reference, found.symbol, class) {
+                    protected::warn_of_direct(name.name, class, &self.binder.objects[found.object])?;
+                }
+                Ok(Resolved::Defined(found))
+            }
             None if binding == STB_WEAK && holds(Rule::WeakUndefinedIsNull) => Ok(Resolved::UndefinedWeak),
             None => Err(complain(Reason::UndefinedSymbol {
                 symbol: name.name.to_vec(),
                 version: version.map(|v| v.name.to_vec()),
             })),
         }
+    }
+
+    /// Whether the function with this index is a protected one of another object, to which the program refers directly: binding it
+    /// gives a warning or an error.
+    pub fn is_direct_to_protected(&self, index: u32) -> bool {
+        let symbols = &self.object.symbols;
+        let Some(reference) = symbols.get(index).filter(|s| protected::takes_address(self.object.kind, s)) else {
+            return false;
+        };
+        let version = symbols.version_index(index).and_then(|v| self.object.versions.get(v));
+        let wanted = version.map(|version| Wanted { version, exact: false });
+        let found = self.look_up(symbols.hashed_name(reference), wanted, Class::Plt);
+        found.is_some_and(|found| lookup::is_protected(found.symbol))
     }
 
     fn find(

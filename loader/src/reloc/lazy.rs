@@ -5,6 +5,7 @@
 //! a lock: [`Target::tie`] says so. Who publishes snapshots sees to it that one is freed, and an object unmapped, when nobody reads it.
 
 use super::binder::{is_ifunc, log_binding, log_search};
+use super::protected;
 use crate::addr::{Addr, Bias, VAddr};
 use crate::elf::symbols::Symbols;
 use crate::elf::version::{Version, Versions, Wanted};
@@ -12,7 +13,7 @@ use crate::error::Lossy;
 use crate::got;
 use crate::linker::Linker;
 use crate::lookup::{self, Class, Definition, Query, Scope, UniqueSymbols, SHN_ABS};
-use crate::object::{NamespaceId, Object, ObjectId, Stay};
+use crate::object::{Kind, NamespaceId, Object, ObjectId, Stay};
 use crate::statistics::LOOKUPS;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -36,6 +37,7 @@ pub struct Snapshot {
 struct Linked {
     /// Its name in [`Snapshot::names`].
     name: Range<usize>,
+    kind: Kind,
     namespace: NamespaceId,
     bias: Bias,
     symbols: Symbols<'static>,
@@ -68,6 +70,18 @@ pub struct Target {
     pub slot: Option<Addr>,
     /// What is to be done before the address is used.
     pub tie: Option<Tie>,
+    /// The function is a protected one and called through the entry that stands for it in the program: there is something to be said
+    /// ([`protected::warn_of_direct`]).
+    pub direct: Option<Direct>,
+}
+
+/// A protected function that the program refers to directly.
+#[derive(Clone, Copy, Debug)]
+pub struct Direct {
+    /// The library.
+    pub definer: ObjectId,
+    /// The function's name.
+    pub name: &'static [u8],
 }
 
 /// Something to be noted under the linker's lock.
@@ -162,6 +176,7 @@ impl Snapshot {
         }
         self.objects[index] = Some(Linked {
             name: start..self.names.len(),
+            kind: object.kind,
             namespace: object.namespace,
             bias: object.image.bias,
             symbols: object.symbols,
@@ -195,7 +210,7 @@ impl Snapshot {
         let record = record.ok_or_else(|| malformed("PLT relocation index outside the table", index))?;
         let slot = from.slot(VAddr(record.r_offset));
         let symbol = (record.r_info >> 32) as u32;
-        let nothing = Target { address: Addr(0), is_resolver: false, slot, tie: None };
+        let nothing = Target { address: Addr(0), is_resolver: false, slot, tie: None, direct: None };
         if symbol == 0 {
             return Ok(nothing);
         }
@@ -220,6 +235,9 @@ impl Snapshot {
                 }
                 let mut target = self.target(from, found, slot);
                 target.tie = self.tie(id, from, found, unique.is_none());
+                if protected::is_direct(from.kind, reference, found.symbol, Class::Plt) {
+                    target.direct = Some(Direct { definer: found.object, name: name.name });
+                }
                 if target.tie.is_none() || unique.is_some() {
                     self.log(from, found, name.name, version);
                 }
@@ -251,7 +269,7 @@ impl Snapshot {
         } else {
             definer.bias.run_time(VAddr(found.symbol.st_value))
         };
-        Target { address, is_resolver: is_ifunc(found.symbol), slot, tie: None }
+        Target { address, is_resolver: is_ifunc(found.symbol), slot, tie: None, direct: None }
     }
 
     fn tie(&self, id: ObjectId, from: &Linked, found: Definition, ask_unique: bool) -> Option<Tie> {

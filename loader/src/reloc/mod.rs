@@ -8,12 +8,13 @@
 mod binder;
 mod check;
 pub mod lazy;
+pub mod protected;
 pub mod slots;
 mod x86_64;
 
 pub use binder::{is_ifunc, value_of, Binder, Binding, Resolved};
 pub use check::{references, References};
-pub use x86_64::{relocate, run_deferred, Deferred, PltMode};
+pub use x86_64::{relocate, run_deferred, Deferred, PltMode, WARNS_OF_SMALLER};
 
 use crate::addr::Addr;
 use crate::error::LoadError;

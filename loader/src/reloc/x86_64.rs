@@ -15,6 +15,7 @@ use crate::sys;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
 use goblin::elf64::reloc::{self, Rela};
 
 /// A relocation that waits for the second pass.
@@ -29,11 +30,14 @@ pub struct Deferred {
 pub enum PltMode {
     /// Each is bound at its first call.
     Lazy,
-    /// All are bound now; those without a definition are left to their first call, which reports it.
+    /// All are bound now; those that can't be are left to their first call, which reports it.
     Eager,
     /// All are bound now, and a missing definition is an error (`LD_BIND_NOW`, `DF_BIND_NOW`).
     Now,
 }
+
+/// `LD_WARN`: a variable is also warned of that is smaller in its library than the copy in the program.
+pub static WARNS_OF_SMALLER: AtomicBool = AtomicBool::new(false);
 
 /// From how many bytes on a run of pages is worth a system call.
 const LONG_RUN: u64 = 8 * PAGE_SIZE;
@@ -289,12 +293,15 @@ impl Pass<'_, '_, '_> {
             return self.apply(rela, deferred);
         }
         if mode == PltMode::Eager {
-            // What has no definition yet, weak or not, may have one when it is called.
-            match self.binding.resolve(symbol_index(rela), Class::Plt) {
-                Ok(Resolved::UndefinedWeak) if self.prepare_lazy()? => {}
-                Err(LoadError { reason: Reason::UndefinedSymbol { .. }, .. }) if self.prepare_lazy()? => {}
-                Err(error) => return Err(error),
-                Ok(_) => return self.apply(rela, deferred),
+            let index = symbol_index(rela);
+            if !(self.binding.is_direct_to_protected(index) && self.prepare_lazy()?) {
+                // What has no definition yet, weak or not, may have one when it is called.
+                match self.binding.resolve(index, Class::Plt) {
+                    Ok(Resolved::UndefinedWeak) if self.prepare_lazy()? => {}
+                    Err(LoadError { reason: Reason::UndefinedSymbol { .. }, .. }) if self.prepare_lazy()? => {}
+                    Err(error) => return Err(error),
+                    Ok(_) => return self.apply(rela, deferred),
+                }
             }
         }
         // The slot holds the link-time address of the PLT entry's second half, which asks for binding.
@@ -454,7 +461,8 @@ impl Pass<'_, '_, '_> {
             return Ok(());
         };
         let size = if holds(Rule::CopyRelocation) { original.st_size.min(reference.st_size) } else { 0 };
-        if original.st_size > reference.st_size {
+        let is_smaller = original.st_size < reference.st_size;
+        if original.st_size > reference.st_size || (is_smaller && WARNS_OF_SMALLER.load(Ordering::Relaxed)) {
             log::warn!(
                 "Symbol `{}' has different size in shared object, consider re-linking",
                 Lossy(self.object.symbols.name(reference))

@@ -16,8 +16,10 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use loader::addr::Addr;
 use loader::error::Lossy;
 use loader::linker::Linker;
+use loader::lookup::Class;
 use loader::object::ObjectId;
-use loader::reloc::lazy::{Snapshot, Target, Tie, Unbound};
+use loader::reloc::lazy::{Direct, Snapshot, Target, Tie, Unbound};
+use loader::reloc::protected;
 
 /// The state components that a call may use: SSE, AVX, bounds, opmask and the rest of AVX-512. As in glibc, x87 is left out: a call finds
 /// the x87 stack empty anyway.
@@ -183,6 +185,9 @@ extern "C" fn bind(cookie: u64, index: u64, from: u64) -> u64 {
     if target.tie.is_some() {
         target = bind_and_note(id, index);
     }
+    if let Some(direct) = target.direct {
+        warn_of_direct(direct);
+    }
     let mut address = target.address.0 as u64;
     if target.is_resolver {
         // SAFETY: the resolver is one of an object that is relocated, or its code could not be found; no lock is held.
@@ -220,6 +225,16 @@ fn bind_and_note(id: ObjectId, index: u64) -> Target {
         Some(Tie::Unique(definer)) => close::promote(process, &[definer]),
     }
     target
+}
+
+/// Says that the program refers directly to a protected function; ends the program if the library does not allow that.
+#[cold]
+fn warn_of_direct(Direct { definer, name }: Direct) {
+    let gate = process::enter();
+    if let Err(error) = protected::warn_of_direct(name, Class::Plt, &gate.linker.objects[definer]) {
+        crate::logger::line(format_args!("{}: {}: {error}", Lossy(crate::logger::program_name()), Lossy(name)));
+        loader::sys::exit(127)
+    }
 }
 
 /// Lets lazily bound calls see the linker's state as it is. The gate must be held.

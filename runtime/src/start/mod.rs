@@ -81,6 +81,7 @@ impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Failure {
         match error.reason {
             Reason::UndefinedSymbol { .. } => Failure::Symbol(error),
+            Reason::IndirectAccessNeeded { ref symbol } => Failure::Other(alloc::format!("{}: {error}", Lossy(symbol))),
             Reason::Fault(program::ISA_TOO_LOW) => Failure::Processor(error),
             _ => Failure::Load(error),
         }

@@ -20,7 +20,7 @@ use loader::file::Opened;
 use loader::lookup;
 use loader::object::Object;
 use loader::program::{self, Preloads};
-use loader::reloc::PltMode;
+use loader::reloc::{self, PltMode};
 use loader::rule::{holds, Rule};
 use loader::seal::tunables::SealTunables;
 use loader::search::finder::{self, SearchOptions};
@@ -68,6 +68,7 @@ impl Request {
         if environment.show_auxv {
             auxv::show(stack);
         }
+        reloc::WARNS_OF_SMALLER.store(environment.warn, Ordering::Relaxed);
         lookup::DYNAMIC_WEAK.store(environment.dynamic_weak, Ordering::Relaxed);
         redirect(&environment);
         if let Some(name) = environment.profile {
