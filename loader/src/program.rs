@@ -157,11 +157,7 @@ pub fn settle(linker: &mut Linker, interpreter: ObjectId, closure: &[ObjectId]) 
 /// There is none, or it is broken.
 pub fn open(name: &CStr, options: SearchOptions) -> Result<Opened, LoadError> {
     let mut finder = Finder::of_cache(options);
-    finder.open(name.to_bytes(), None, &ObjectTable::new()).map_err(|mut error| {
-        // As glibc, which has no error number for a search that found nothing.
-        error.errno = error.errno.filter(|_| name.to_bytes().contains(&b'/'));
-        error
-    })
+    finder.open(name.to_bytes(), None, &ObjectTable::new())
 }
 
 /// Maps the program that a command line names.

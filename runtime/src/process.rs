@@ -10,6 +10,7 @@ use crate::glibc::link_map::LinkMaps;
 use crate::glibc::tunables::TunableSet;
 use crate::glibc::{tables, tls};
 use crate::heap::{self, HEAP};
+use crate::profile;
 use crate::services::error;
 use crate::word::Words;
 use alloc::boxed::Box;
@@ -88,12 +89,17 @@ impl Process {
         object.image.segments.first().map_or(object.image.range.start, |s| object.image.bias.run_time(s.memory.start))
     }
 
-    /// How the slots of the program and its libraries are bound: at level 2 all that can be, at once.
+    /// How the slots of the program and its libraries are bound: at level 2 all that can be, at once, unless each call is to be counted.
     pub fn binding_at_start(&self) -> PltMode {
         match self.binding {
-            PltMode::Lazy if self.level() == SealLevel::Enforced => PltMode::Eager,
+            PltMode::Lazy if self.binds_early() => PltMode::Eager,
             binding => binding,
         }
+    }
+
+    /// Whether slots that could be bound at their first call are bound before.
+    pub fn binds_early(&self) -> bool {
+        self.level() == SealLevel::Enforced && !profile::is_wanted()
     }
 
     /// The level that counts.

@@ -2,7 +2,7 @@
 //!
 //! As in glibc a file `SONAME.profile` is mapped that all processes share: a header, a histogram of the library's code to which a timer's
 //! signal adds, and arcs, each a caller, a function and how often. sprof(1) reads it. Lazily bound calls stay unbound meanwhile, so that
-//! each comes to the interpreter, which counts it. Nothing is counted where slots are bound at start-up.
+//! each comes to the interpreter, which counts it, at level 2 as well.
 
 mod arcs;
 mod file;

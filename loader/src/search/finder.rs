@@ -18,7 +18,7 @@ use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use goblin::elf64::dynamic::DF_1_NODEFLIB;
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 
 /// Where the cache of library names lies (ldconfig(8)).
@@ -76,6 +76,16 @@ pub struct Finder {
     paths: BTreeMap<ObjectId, ObjectPaths>,
     executable: Option<ObjectId>,
     library_path_ready: bool,
+    /// Only the cache is asked, and nothing of it that is for some processors only.
+    only_cache: bool,
+}
+
+/// Why a search has found nothing.
+struct Missed {
+    /// A file for the other word size was met.
+    wrong_class: bool,
+    /// The error number of the last file that could not be opened; `None` if none was tried.
+    errno: Option<Errno>,
 }
 
 /// A search path by its parts, in search order; the cache comes before the last. Paths are as in [`Finder::search_list`].
@@ -118,13 +128,15 @@ impl Finder {
             paths: BTreeMap::new(),
             executable: None,
             library_path_ready: false,
+            only_cache: false,
         }
     }
 
-    /// A finder that knows no directories, only the cache.
+    /// A finder that knows no directories, only the cache, and of that no glibc-hwcaps: as glibc looks for a program.
     pub fn of_cache(options: SearchOptions) -> Finder {
         let mut finder = Finder::new(SearchOptions { library_path: None, ..options });
         finder.common.default = SearchList::default();
+        finder.only_cache = true;
         finder
     }
 
@@ -250,8 +262,11 @@ impl Finder {
         log::debug!(target: "libs", "");
         match found? {
             Ok(opened) => Ok(opened),
-            Err(true) => Err(LoadError::fault(name, WRONG_CLASS)),
-            Err(false) => Err(LoadError::system(name, "cannot open shared object file", Errno::NOENT)),
+            Err(Missed { wrong_class: true, .. }) => Err(LoadError::fault(name, WRONG_CLASS)),
+            Err(Missed { errno, .. }) => {
+                let errno = errno.or((!self.only_cache).then_some(Errno::NOENT));
+                Err(LoadError { errno, ..LoadError::fault(name, "cannot open shared object file") })
+            }
         }
     }
 
@@ -333,15 +348,15 @@ impl Finder {
         }
     }
 
-    /// Walks the search order. Without success it tells whether a file for the other word size was met.
+    /// Walks the search order.
     fn walk(
         &mut self,
         name: &[u8],
         asker: Option<ObjectId>,
         objects: &ObjectTable,
         privileged: bool,
-    ) -> Result<Result<Opened, bool>, LoadError> {
-        let mut wrong_class = false;
+    ) -> Result<Result<Opened, Missed>, LoadError> {
+        let mut missed = Missed { wrong_class: false, errno: None };
         let chain = core::iter::successors(asker, |id| objects[*id].loader.filter(|_| holds(Rule::RpathInherited)));
         let chain = chain.filter_map(|id| self.paths.get(&id));
         let executable = self.executable.and_then(|id| self.paths.get(&id));
@@ -371,7 +386,11 @@ impl Finder {
                 Candidate::Cache { no_default } => {
                     log::debug!(target: "libs", " search cache={}", Lossy(CACHE_PATH.to_bytes()));
                     if !core::mem::replace(&mut self.cache_asked, true) {
-                        self.cache = MappedCache::open(&self.options.hwcaps);
+                        let hwcaps = (!self.only_cache).then_some(&self.options.hwcaps);
+                        self.cache = MappedCache::open(hwcaps).unwrap_or_else(|errno| {
+                            missed.errno = Some(errno);
+                            None
+                        });
                     }
                     let found = self.cache.as_ref().and_then(|cache| cache.look_up(name, &self.options.hwcaps));
                     match found.filter(|path| !(no_default && self.layout.covers(path))) {
@@ -386,12 +405,18 @@ impl Finder {
             match self.try_file(path, asker.or(self.executable), step)? {
                 Ok(opened) if privileged && !opened.status.set_user_id => {}
                 Ok(opened) => return Ok(Ok(opened)),
-                Err(OpenError::Unsuitable(error)) => wrong_class |= error.reason == Reason::Fault(WRONG_CLASS),
-                Err(OpenError::Unreachable(_)) => lookup.skip_list(),
+                Err(OpenError::Unsuitable(error)) => {
+                    missed.wrong_class |= error.reason == Reason::Fault(WRONG_CLASS);
+                    missed.errno = error.errno;
+                }
+                Err(OpenError::Unreachable(error)) => {
+                    missed.errno = error.errno;
+                    lookup.skip_list();
+                }
                 Err(OpenError::Broken(error)) => return Err(error),
             }
         }
-        Ok(Err(wrong_class))
+        Ok(Err(missed))
     }
 
     /// Opens a file of the search order, or the one that the watcher puts in its place, which then goes by the name of the first.
@@ -425,9 +450,15 @@ struct MappedCache {
 }
 
 impl MappedCache {
-    /// Maps the cache file; `None` if there is none or it is broken.
-    fn open(hwcaps: &Hwcaps<'_>) -> Option<MappedCache> {
-        let fd = sys::open_read(CACHE_PATH).ok()?;
+    /// Maps the cache file; `None` if it is broken. Without `hwcaps` what is for some processors only does not count.
+    ///
+    /// # Errors
+    /// There is none.
+    fn open(hwcaps: Option<&Hwcaps<'_>>) -> Result<Option<MappedCache>, Errno> {
+        Ok(MappedCache::map(sys::open_read(CACHE_PATH)?, hwcaps))
+    }
+
+    fn map(fd: OwnedFd, hwcaps: Option<&Hwcaps<'_>>) -> Option<MappedCache> {
         let size = usize::try_from(sys::status(fd.as_fd()).ok()?.size).ok().filter(|&size| size > 0)?;
         // SAFETY: a new mapping at a place of the kernel's choice.
         let at = unsafe { sys::map_file(sys::Place::Anywhere, size, sys::Prot::READ, fd.as_fd(), 0).ok()? };
@@ -437,7 +468,8 @@ impl MappedCache {
             bytes: unsafe { core::slice::from_raw_parts(at.as_ptr(), size) },
             ranking: Ranking::default(),
         };
-        cache.ranking = Cache::parse(cache.bytes).ok()?.ranking(hwcaps);
+        let parsed = Cache::parse(cache.bytes).ok()?;
+        cache.ranking = hwcaps.map_or_else(Ranking::default, |hwcaps| parsed.ranking(hwcaps));
         Some(cache)
     }
 

@@ -9,6 +9,7 @@ use super::{audited, interfaces, is_active, is_concerned, is_own, know, trampoli
 use crate::glibc::audit::{binding, Registers, ReturnValue};
 use crate::logger;
 use crate::process;
+use crate::profile;
 use crate::services::{self, close, lazy};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -101,6 +102,9 @@ pub fn entry(linker: &Linker, id: ObjectId) -> Option<(Addr, u64)> {
     Some((trampoline::entry(), core::ptr::from_ref(audited) as u64))
 }
 
+/// Which of [`Registers::general`] is the stack pointer.
+const STACK_POINTER: usize = 7;
+
 /// What a slot is bound to.
 struct Bound {
     slot: slots::Slot,
@@ -137,14 +141,23 @@ fn resolve(id: ObjectId, index: u64) -> Result<Bound, LoadError> {
     Ok(Bound { slot, address, binding })
 }
 
-/// Where the call of a slot goes, asked by the trampoline: the function's address. `frame` becomes the number of bytes of arguments on the
-/// stack that are to be copied, so that the call's return is seen; less than 0 if nobody wants to see it.
+/// Where the call of a slot goes, asked by the trampoline, and counts it. The parameters are those of [`destination`].
 pub(super) unsafe extern "C" fn enter(
     object: &'static Audited,
     index: u64,
     registers: *mut Registers,
     frame: *mut c_long,
 ) -> u64 {
+    // SAFETY: as here.
+    let address = unsafe { destination(object, index, registers, frame) };
+    // SAFETY: the registers are those of the call, where the stack pointer points to the return address.
+    profile::call(unsafe { *((*registers).general[STACK_POINTER] as *const u64) }, address);
+    address
+}
+
+/// Where the call of a slot goes: the function's address. `frame` becomes the number of bytes of arguments on the
+/// stack that are to be copied, so that the call's return is seen; less than 0 if nobody wants to see it.
+unsafe fn destination(object: &'static Audited, index: u64, registers: *mut Registers, frame: *mut c_long) -> u64 {
     // SAFETY: the trampoline passes a place on its stack.
     unsafe { *frame = -1 };
     let (call, binding, address) = match known(object, index) {
@@ -185,8 +198,8 @@ fn known(object: &'static Audited, index: u64) -> Result<Known, LoadError> {
         return Ok(Known { call, binding: None, address: bound.address });
     };
     let answer = binding.ask(bound.address, false);
-    if !is_watched() {
-        if lazy::notes_bindings() {
+    if !is_watched() && !profile::is_wanted() {
+        if lazy::writes_slots() {
             write_slot(object.id, &bound.slot, answer.value);
         }
         return Ok(Known { call, binding: None, address: answer.value });

@@ -142,21 +142,29 @@ unsafe extern "C" fn trampoline_code() {
     )
 }
 
-/// `LD_BIND_NOT`: slots are not written.
+/// `LD_BIND_NOT`: nobody remembers what a call is bound to.
 static BIND_NOT: AtomicBool = AtomicBool::new(false);
+/// Slots are not written, so that every call comes here.
+static STAY_UNBOUND: AtomicBool = AtomicBool::new(false);
 /// Whether pages of bound slots are read-only.
 static SLOTS_ARE_BOUND: AtomicBool = AtomicBool::new(false);
 
-/// Says how slots are treated: `bind_not` is `LD_BIND_NOT`, which leaves them as they are; `are_bound` that pages on which there is nothing
-/// else become read-only once an object is relocated (level 2).
+/// Says how slots are treated: `bind_not` is `LD_BIND_NOT`, which leaves them as they are, as profiling does; `are_bound` that pages on
+/// which there is nothing else become read-only once an object is relocated (level 2).
 pub fn set_slots(bind_not: bool, are_bound: bool) {
     BIND_NOT.store(bind_not, Ordering::Relaxed);
+    STAY_UNBOUND.store(bind_not || profile::is_wanted(), Ordering::Relaxed);
     SLOTS_ARE_BOUND.store(are_bound, Ordering::Relaxed);
 }
 
 /// Whether it is noted what a call is bound to: not with `LD_BIND_NOT`.
 pub fn notes_bindings() -> bool {
     !BIND_NOT.load(Ordering::Relaxed)
+}
+
+/// Whether a slot is written once it is known what it is bound to.
+pub fn writes_slots() -> bool {
+    !STAY_UNBOUND.load(Ordering::Relaxed)
 }
 
 /// What lazily bound calls are looked up in; never null once a call can come.
@@ -193,7 +201,7 @@ extern "C" fn bind(cookie: u64, index: u64, from: u64) -> u64 {
         // SAFETY: the resolver is one of an object that is relocated, or its code could not be found; no lock is held.
         address = unsafe { super::call_resolver(target.address) };
     }
-    if let Some(slot) = target.slot.filter(|_| address != 0 && !BIND_NOT.load(Ordering::Relaxed)) {
+    if let Some(slot) = target.slot.filter(|_| address != 0 && writes_slots()) {
         // SAFETY: the slot lies in a writable segment of the object that calls. Another thread that binds it stores the same.
         unsafe { slot.as_mut_ptr::<u64>().write_unaligned(address) };
     }

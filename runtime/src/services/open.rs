@@ -20,7 +20,7 @@ use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage, Stay, BASE_NAME
 use loader::program;
 use loader::reloc::PltMode;
 use loader::rule::{holds, Rule};
-use loader::seal::{plan, tunables::SealLevel};
+use loader::seal::plan;
 use loader::tls::TlsState;
 use rustix::io::Errno;
 
@@ -422,7 +422,7 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
     let wanted = match process.binding {
         // Both together are RTLD_LAZY, as in glibc.
         PltMode::Lazy if mode & mode::LAZY == 0 => PltMode::Now,
-        PltMode::Lazy if process.level() == SealLevel::Enforced || mode & mode::AUDIT != 0 => PltMode::Eager,
+        PltMode::Lazy if process.binds_early() || mode & mode::AUDIT != 0 => PltMode::Eager,
         other => other,
     };
     let services = link::LinkServices::new(process.static_tls, stacks);

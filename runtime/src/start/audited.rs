@@ -18,7 +18,6 @@ use crate::glibc::{debugger, libc, stack as stack_rights, start as abi, tables, 
 use crate::initial_stack::InitialStack;
 use crate::options::Action;
 use crate::process::{self, Process};
-use crate::profile;
 use crate::services::{lazy, link, open};
 use crate::statistics::Times;
 use alloc::ffi::CString;
@@ -86,8 +85,7 @@ fn prepare(
     tls::set_generation(u64::from(!linker.tls_modules.is_empty()));
     set_variables(stack, request);
     set_save_area(&cpu);
-    let calls_stay_unbound = request.environment.bind_not || profile::is_wanted();
-    lazy::set_slots(calls_stay_unbound, request.seal.level == SealLevel::Enforced);
+    lazy::set_slots(request.environment.bind_not, request.seal.level == SealLevel::Enforced);
     trampoline::set_vectors(&cpu);
     let binding = request.binding();
     abi::fill_read_only(layout, stack, &cpu, &tls_info, binding == PltMode::Lazy);

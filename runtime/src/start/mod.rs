@@ -193,8 +193,7 @@ fn run(
     make_main_thread(layout, stack, &tls_info, &loaded.linker, tunables.number_of(b"glibc.pthread.rseq") != 0)?;
     set_variables(stack, request);
     set_save_area(&cpu);
-    let calls_stay_unbound = request.environment.bind_not || profile::is_wanted();
-    lazy::set_slots(calls_stay_unbound, request.seal.level == SealLevel::Enforced);
+    lazy::set_slots(request.environment.bind_not, request.seal.level == SealLevel::Enforced);
     let binding = request.binding();
     abi::fill_read_only(layout, stack, &cpu, &tls_info, binding == PltMode::Lazy);
     let order = loaded.linker.initialisation_order(&loaded.closure, loaded.main);

@@ -269,9 +269,10 @@ impl InterpreterNames {
             let bytes = view.bytes(VAddr(h.p_vaddr), h.p_filesz)?;
             Some(CStr::from_bytes_until_nul(bytes).ok()?.to_owned())
         });
-        let usual = || CString::new(program::INTERPRETER_PATH).unwrap_or_default();
-        let by_program = from_program.unwrap_or_else(usual);
         let invoked = request.invoked_as.filter(|_| request.program.is_some()).map(CStr::to_owned);
+        let usual = || CString::new(program::INTERPRETER_PATH).unwrap_or_default();
+        // A library on the command line names none.
+        let by_program = from_program.or_else(|| invoked.clone()).unwrap_or_else(usual);
         InterpreterNames { file: invoked.unwrap_or_else(|| by_program.clone()), by_program }
     }
 }

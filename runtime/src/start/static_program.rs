@@ -4,6 +4,7 @@ use super::{disguise, objects, Failure, Request, Target};
 use crate::initial_stack::{AuxKey, InitialStack};
 use crate::logger;
 use crate::services::{link, seal as services};
+use core::ffi::CStr;
 use loader::addr::Addr;
 use loader::errno;
 use loader::error::{LoadError, Lossy};
@@ -28,7 +29,7 @@ pub fn start(
     dynamic: Addr,
 ) -> Result<Target, Failure> {
     if !request.options.launched && request.seal.level != SealLevel::Enforced {
-        execute(stack, &opened);
+        execute(stack, request.program.unwrap_or(&opened.path));
     }
     let path = opened.path.clone();
     let mut tunables = request.seal;
@@ -87,12 +88,12 @@ fn commit(
     Ok(())
 }
 
-/// Lets the kernel run a program. Returns only when it can't be run.
-fn execute(stack: &InitialStack, opened: &Opened) -> ! {
+/// Lets the kernel run a program, or says that it can't. As in glibc it is the name that was asked for which the kernel gets, also where
+/// the search has found it in some directory.
+fn execute(stack: &InitialStack, name: &CStr) -> ! {
     // SAFETY: the kernel's arrays end with null pointers.
-    let errno =
-        unsafe { sys::execve(&opened.path, stack.argv().cast_const().cast(), stack.envp().cast_const().cast()) };
-    let (me, name) = (Lossy(program::INTERPRETER_SONAME), Lossy(opened.path.to_bytes()));
+    let errno = unsafe { sys::execve(name, stack.argv().cast_const().cast(), stack.envp().cast_const().cast()) };
+    let (me, name) = (Lossy(program::INTERPRETER_SONAME), Lossy(name.to_bytes()));
     match errno::name(errno) {
         Some(reason) => logger::line(format_args!("{me}: cannot execute {name}: {reason}")),
         None => logger::line(format_args!("{me}: cannot execute {name}: {}", errno.raw_os_error())),

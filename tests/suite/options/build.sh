@@ -67,9 +67,12 @@ library libaudit.so '#include <unistd.h>
 unsigned la_version(unsigned version) { return write(1, "audited\n", 8) == 8 ? version : 0; }'
 
 # Caches for /etc/ld.so.cache: one that knows a library, and those that time, accidents and malice make of it.
-mkdir -p cached caches
+mkdir -p cached caches cached/glibc-hwcaps/x86-64-v2 nothing
 library cached/libcached.so '#include <stdio.h>
 __attribute__((constructor)) static void say(void) { puts("cached"); } int cached(void) { return 0; }'
+library cached/glibc-hwcaps/x86-64-v2/libleveled.so 'int leveled(void) { return 0; }'
+program leveled 'int leveled(void); int main(void) { return leveled(); }' cached/glibc-hwcaps/x86-64-v2/libleveled.so
+gcc -shared -fPIC -nostdlib cached/libcached.so.c -o cached/libalone.so -Wl,-soname,libalone.so -Wl,--unresolved-symbols=ignore-all
 program fromcache 'int cached(void); int main(void) { return cached(); }' cached/libcached.so
 printf '%s\n' "$PWD/cached" /lib/x86_64-linux-gnu >caches.conf
 ldconfig=$(PATH=$PATH:/sbin:/usr/sbin command -v ldconfig)
@@ -87,6 +90,9 @@ head -c $((size / 4)) caches/good >caches/short-entries
 head -c $((size / 2)) caches/good >caches/short-strings
 head -c "$size" /dev/zero >caches/zeroes
 lie another-magic 0 x
+# Every path begins at the last byte of the file, which is the end of the last string.
+perl -0777 -e '$_ = <>; my $count = unpack "x20 V", $_;
+substr($_, 56 + 24 * --$count, 4) = pack "V", length($_) - 1 while $count; print' caches/good >caches/empty-paths
 lie another-version 17 9.9
 lie no-entries 20 '\000\000\000\000'
 lie one-entry 20 '\001\000\000\000'
@@ -119,3 +125,14 @@ if (!fork()) { twice(); _exit(0); } wait(0); return a[0] - 1; }' libprofiled.so 
 program profiles '#include <dlfcn.h>
 int main(void) { void *own = dlopen("libprofiled.so", RTLD_LAZY); ((void (*)(int))dlsym(own, "thrice"))(2); return dlclose(own); }' \
     -Wl,-rpath,. -Wl,-z,lazy
+watching='#include <link.h>
+unsigned la_version(unsigned version) { return version; }
+unsigned la_objopen(struct link_map *map, Lmid_t namespace, uintptr_t *cookie) { return LA_FLG_BINDTO | LA_FLG_BINDFROM; }
+uintptr_t la_symbind64(Elf64_Sym *symbol, unsigned index, uintptr_t *from, uintptr_t *to, unsigned *flags, const char *name)
+{ return symbol->st_value; }'
+library libbindings.so "#define _GNU_SOURCE
+$watching"
+library libcalls.so "#define _GNU_SOURCE
+$watching
+Elf64_Addr la_x86_64_gnu_pltenter(Elf64_Sym *symbol, unsigned index, uintptr_t *from, uintptr_t *to, La_x86_64_regs *registers,
+    unsigned *flags, const char *name, long *frame) { return symbol->st_value; }"

@@ -42,10 +42,9 @@ fn trials() -> Result<Vec<Trial>, String> {
         ours: tree(&cache, "ours", &loader.interpreter)?,
     });
     let mut trials = Vec::new();
-    for (program, spends_time) in [("profiled", true), ("profiles", false)] {
+    for case in profile::cases() {
         let trees = Arc::clone(&trees);
-        let check = move || profile::check(&trees, program, spends_time);
-        trials.push(Trial::ignorable_test(format!("LD_PROFILE: {program}"), check));
+        trials.push(Trial::ignorable_test(case.to_string(), move || profile::check(&trees, case)));
     }
     let mut section = "";
     for line in LINES.lines().filter(|line| !line.is_empty() && !line.starts_with("# ")) {

@@ -4,6 +4,7 @@ use crate::Trees;
 use conformance::process::{capture, Ending};
 use libtest_mimic::{Completion, Failed};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -19,10 +20,43 @@ struct Profile {
     samples: bool,
 }
 
-/// Profiles a library of `program` in both trees, several processes into one file, and compares.
-pub fn check(trees: &Trees, program: &str, spends_time: bool) -> Result<Completion, Failed> {
-    let (expected, got) = (profile(&trees.system, program)?, profile(&trees.ours, program)?);
-    if expected.calls.is_empty() || expected.samples != spends_time {
+/// A program that uses the library, and under what.
+#[derive(Clone, Copy)]
+pub struct Case {
+    program: &'static str,
+    /// Whether it spends time in the library.
+    spends_time: bool,
+    /// `NAME=value`, beside what asks for the profile.
+    variables: &'static [&'static str],
+}
+
+/// What is profiled: at each level, with functions bound at start-up, and under audit modules that watch bindings or calls.
+pub fn cases() -> impl Iterator<Item = Case> {
+    const VARIABLES: [&[&str]; 8] = [
+        &[],
+        &["GLIBC_TUNABLES=glibc.rtld.seal=0"],
+        &["GLIBC_TUNABLES=glibc.rtld.seal=2"],
+        &["LD_BIND_NOW=1"],
+        &["LD_BIND_NOW=1", "GLIBC_TUNABLES=glibc.rtld.seal=2"],
+        &["LD_AUDIT=./libbindings.so"],
+        &["LD_AUDIT=./libcalls.so"],
+        &["LD_AUDIT=./libcalls.so", "GLIBC_TUNABLES=glibc.rtld.seal=2"],
+    ];
+    let case = |program, spends_time| move |&variables: &&'static _| Case { program, spends_time, variables };
+    let of_opened = VARIABLES.iter().map(case("profiles", false));
+    VARIABLES.iter().map(case("profiled", true)).chain(of_opened)
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LD_PROFILE: {}", self.variables.iter().chain([&self.program]).copied().collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// Profiles the library in both trees, several processes into one file, and compares.
+pub fn check(trees: &Trees, case: Case) -> Result<Completion, Failed> {
+    let (expected, got) = (profile(&trees.system, case)?, profile(&trees.ours, case)?);
+    if expected.calls.is_empty() || expected.samples != case.spends_time {
         return Err(format!("the system's loader counts nothing: {expected:?}").into());
     }
     if expected == got {
@@ -32,13 +66,14 @@ pub fn check(trees: &Trees, program: &str, spends_time: bool) -> Result<Completi
     }
 }
 
-fn profile(tree: &Path, program: &str) -> Result<Profile, Failed> {
-    let output = format!("profile-{program}");
+fn profile(tree: &Path, case: Case) -> Result<Profile, Failed> {
+    let output = case.to_string().replace(['/', ' ', ':'], "-");
     fs::create_dir_all(tree.join(&output))?;
     for _ in 0..2 {
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("exec ./ld.so ./{program}")]).current_dir(tree).env_clear();
+        command.args(["-c", &format!("exec ./ld.so ./{}", case.program)]).current_dir(tree).env_clear();
         command.env("LD_PROFILE", "libprofiled.so").env("LD_PROFILE_OUTPUT", &output);
+        command.envs(case.variables.iter().filter_map(|variable| variable.split_once('=')));
         let outcome = capture(&mut command, b"", Duration::from_secs(60))?;
         if outcome.ending != Ending::Exit(0) || !outcome.stderr.is_empty() {
             return Err(format!("{}: {}", outcome.ending, String::from_utf8_lossy(&outcome.stderr)).into());
