@@ -16,6 +16,9 @@ use alloc::ffi::CString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
+use goblin::elf64::dynamic::{
+    DF_1_INITFIRST, DF_1_NODEFLIB, DF_1_NODELETE, DF_1_NOOPEN, DF_1_NOW, DF_1_ORIGIN, DF_1_PIE,
+};
 use goblin::elf64::program_header::{PT_DYNAMIC, PT_GNU_EH_FRAME, PT_LOAD, PT_NOTE, PT_PHDR};
 
 /// A loaded object's place in the [`ObjectTable`].
@@ -206,6 +209,13 @@ impl Object {
 
     /// Tells `LD_DEBUG=files` where it lies.
     pub fn log_place(&self) {
+        /// What glibc knows of `DT_FLAGS_1`.
+        const KNOWN_FLAGS: u64 =
+            DF_1_NOW | DF_1_NODELETE | DF_1_INITFIRST | DF_1_NOOPEN | DF_1_ORIGIN | DF_1_NODEFLIB | DF_1_PIE;
+        let unknown = self.dynamic.flags_1 as u32 & !(KNOWN_FLAGS as u32);
+        if unknown != 0 {
+            log::debug!(target: "files", "\nWARNING: Unsupported flag value(s) of {unknown:#x} in DT_FLAGS_1.");
+        }
         let bias = self.image.bias;
         let mut loads = self.headers.iter().filter(|h| h.p_type == PT_LOAD);
         let start = loads.next().map_or(0, |first| VAddr(first.p_vaddr).page_floor().0);

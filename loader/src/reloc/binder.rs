@@ -26,6 +26,8 @@ pub struct Binder<'o> {
     /// References from one object to another that may be unloaded: the second must stay as long as the first.
     /// In the order in which they were met.
     pub dependencies: RefCell<Vec<(ObjectId, ObjectId)>>,
+    /// The objects of which it was told that an `STB_GNU_UNIQUE` definition makes them stay.
+    kept_as_unique: RefCell<Vec<ObjectId>>,
 }
 
 /// How one object's references are bound: its own scope if that differs from the shared one.
@@ -65,6 +67,7 @@ impl<'o> Binder<'o> {
             unique,
             tracks_dependencies: objects.iter().any(|(_, o)| o.stay == Stay::UntilClosed),
             dependencies: RefCell::default(),
+            kept_as_unique: RefCell::default(),
         }
     }
 
@@ -213,6 +216,12 @@ impl<'o> Binding<'_, 'o> {
         }
         if log::log_enabled!(target: "bindings", log::Level::Trace) {
             let definer = &self.binder.objects[found.object];
+            let mut kept = self.binder.kept_as_unique.borrow_mut();
+            if found.is_unique() && definer.stay == Stay::UntilClosed && !kept.contains(&found.object) {
+                kept.push(found.object);
+                let (name, NamespaceId(at)) = (Lossy(definer.display_name()), definer.namespace);
+                log::trace!(target: "bindings", "marking {name} [{at}] as NODELETE due to unique symbol");
+            }
             let (from, to) =
                 ((self.object.display_name(), self.object.namespace), (definer.display_name(), definer.namespace));
             log_binding(from, to, name.name, version.map(|v| v.version));

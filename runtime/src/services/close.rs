@@ -1,6 +1,6 @@
 //! `dlclose(3)`: what nobody holds any more is unloaded; and promotion, by which an object comes to stay for ever.
 
-use super::{init, lazy, namespace, open};
+use super::{debug, init, lazy, namespace, open};
 use crate::audit;
 use crate::glibc::audit::Activity;
 use crate::glibc::tls_modules::Module;
@@ -20,23 +20,31 @@ pub fn held_by(linker: &Linker, id: ObjectId) -> Vec<ObjectId> {
     held
 }
 
-/// Takes note of references: what an undeletable object refers to becomes undeletable.
-pub fn note_dependencies(process: &mut Process, pairs: impl IntoIterator<Item = (ObjectId, ObjectId)>) {
+/// Takes note of references: what an undeletable object refers to becomes undeletable. The objects of which that is so.
+pub fn note_dependencies(
+    process: &mut Process,
+    pairs: impl IntoIterator<Item = (ObjectId, ObjectId)>,
+) -> Vec<ObjectId> {
+    let mut kept = Vec::new();
     for (from, to) in pairs {
         if process.linker.objects[to].stay == Stay::Forever {
             continue;
         }
         if process.linker.objects[from].stay == Stay::Forever {
+            debug::kept_by_reference(&process.linker, from, to);
             promote(process, &[to]);
+            kept.push(to);
             continue;
         }
         let object = &mut process.linker.objects[from];
         // The order of destructors heeds what is noted: as in glibc that is all but what the object itself asks for.
         if !object.initialised_before().contains(&to) && !object.references().contains(&to) {
             object.references.get_or_insert_default().push(to);
+            debug::depends(&process.linker, from, to);
             lazy::publish(&process.linker);
         }
     }
+    kept
 }
 
 /// Makes objects and their closures stay for ever, and seals them.

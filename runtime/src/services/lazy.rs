@@ -229,7 +229,7 @@ fn bind_and_note(id: ObjectId, index: u64) -> Target {
     let target = snapshot.find(id, index, Some(unique)).unwrap_or_else(|unbound| report(&unbound));
     match target.tie {
         None => return target,
-        Some(Tie::Dependency(definer)) => close::note_dependencies(process, [(id, definer)]),
+        Some(Tie::Dependency(definer)) => drop(close::note_dependencies(process, [(id, definer)])),
         Some(Tie::Unique(definer)) => close::promote(process, &[definer]),
     }
     target

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod close;
+pub mod debug;
 pub mod error;
 pub mod fork;
 pub mod init;

@@ -1,7 +1,7 @@
 //! `dlopen(3)`: a transaction that loads an object and its closure, or leaves nothing behind.
 
 use super::namespace::Target;
-use super::{close, init, lazy, link, namespace, seal};
+use super::{close, debug, init, lazy, link, namespace, seal};
 use crate::audit;
 use crate::glibc::audit::Activity;
 use crate::glibc::thread::{self, Stacks};
@@ -10,13 +10,12 @@ use crate::glibc::{debugger, find_object, locks, tls};
 use crate::heap;
 use crate::process::{self, Process};
 use crate::profile;
-use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 use loader::addr::Addr;
 use loader::error::{LoadError, Lossy, Reason};
 use loader::linker::{Linker, Transaction, Walk};
-use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage, Stay, BASE_NAMESPACE};
+use loader::object::{NamespaceId, Object, ObjectId, Stage, Stay, BASE_NAMESPACE};
 use loader::program;
 use loader::reloc::PltMode;
 use loader::rule::{holds, Rule};
@@ -81,7 +80,7 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
             drop(stacks);
             match outcome {
                 Ok(order) => {
-                    log_opened_scopes(&process::enter().linker, &opening);
+                    debug::opened_scopes(&process::enter().linker, opening.root, &opening.closure);
                     namespace::initialise_libc(&opening.transaction);
                     (opening.root, order)
                 }
@@ -108,34 +107,6 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
     }
     drop(load_lock);
     Ok(Some(root))
-}
-
-/// Tells `LD_DEBUG=scopes` where an object looks up its symbols.
-pub fn log_scopes(linker: &Linker, id: ObjectId) {
-    let object = &linker.objects[id];
-    let name = |id: ObjectId| Lossy(linker.objects[id].display_name()).to_string();
-    log::debug!(target: "scopes", "object={} [{}]", name(id), object.namespace.0);
-    if object.kind == Kind::Interpreter {
-        log::debug!(target: "scopes", " no scope\n");
-        return;
-    }
-    let list = |ids: &[ObjectId]| ids.iter().map(|id| name(*id)).collect::<Vec<_>>().join(" ");
-    let global = list(&linker.namespace(object.namespace).global_scope);
-    let own = if object.kind == Kind::Vdso { name(id) } else { list(&object.local_scope) };
-    let mut text = alloc::format!(" scope 0: {global}\n");
-    if !own.is_empty() {
-        text += &alloc::format!(" scope 1: {own}\n");
-    }
-    log::debug!(target: "scopes", "{text}");
-}
-
-/// Tells the same of an object that is opened for the first time, and of everything that it needs.
-fn log_opened_scopes(linker: &Linker, opening: &Opening) {
-    if log::log_enabled!(target: "scopes", log::Level::Debug) && linker.objects[opening.root].open_count == 1 {
-        for &id in [opening.root].iter().chain(&opening.closure) {
-            log_scopes(linker, id);
-        }
-    }
 }
 
 /// A transaction whose objects are mapped and checked, and not linked yet.
@@ -170,6 +141,9 @@ fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
     let mut transaction = Transaction::new(namespace);
     process.finder.lend_runpath(request.mode & mode::AUDIT != 0);
     if request.mode & mode::NOLOAD != 0 {
+        if process.linker.find_by_name(namespace, name).is_none() && !is_nobodys(name, request) {
+            debug::loaded_by(&process.linker, name, namespace.0, asker);
+        }
         let found = find_loaded(process, &transaction, name, asker);
         process.finder.rest();
         namespace::tidy(process, []);
@@ -185,7 +159,7 @@ fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
         drop(gate);
         return prepare_watched(transaction, name, asker, request);
     }
-    let mapped = map(process, &mut transaction, name, asker, request.mode);
+    let mapped = map(process, &mut transaction, name, asker, request);
     process.finder.rest();
     match mapped {
         Ok((root, closure)) => {
@@ -209,6 +183,11 @@ fn take_environment(process: &mut Process, asker: ObjectId) {
     }
 }
 
+/// Whether a name is looked for on nobody's behalf: as in glibc a path that is opened in a namespace which the caller chooses.
+fn is_nobodys(name: &[u8], request: &Request<'_>) -> bool {
+    request.target != Target::Caller && name.contains(&b'/')
+}
+
 /// The rest of [`prepare`] when audit modules are told of each object as it comes.
 fn prepare_watched(
     mut transaction: Transaction,
@@ -216,8 +195,7 @@ fn prepare_watched(
     asker: ObjectId,
     request: &Request<'_>,
 ) -> Result<Prepared, LoadError> {
-    // As in glibc a path that is opened in a namespace which the caller chooses is looked for on nobody's behalf.
-    let searcher = Some(asker).filter(|_| request.target == Target::Caller || !name.contains(&b'/'));
+    let searcher = Some(asker).filter(|_| !is_nobodys(name, request));
     let mapped = map_watched(&mut transaction, name, searcher, request.mode);
     process::enter().finder.rest();
     match mapped {
@@ -337,6 +315,7 @@ pub fn abandon(added: &[ObjectId]) {
 fn opened_again(process: &mut Process, id: ObjectId, mode: i32) {
     process.linker.objects[id].open_count += 1;
     if mode & mode::NODELETE != 0 {
+        debug::kept(&process.linker.objects[id]);
         close::promote(process, &[id]);
     }
     process.maps.refresh(process::layout(), &process.linker, id);
@@ -348,18 +327,17 @@ fn map(
     transaction: &mut Transaction,
     name: &[u8],
     asker: ObjectId,
-    mode: i32,
+    request: &Request<'_>,
 ) -> Result<(ObjectId, Vec<ObjectId>), LoadError> {
+    let is_nobodys = is_nobodys(name, request);
     let (linker, finder) = (&mut process.linker, &mut process.finder);
     let is_first = !linker.is_in_use(transaction.namespace);
-    if linker.find_by_name(transaction.namespace, name).is_none() {
-        let (by, at) = (&linker.objects[asker], transaction.namespace.0);
-        let (name, by, by_at) = (Lossy(name), Lossy(by.display_name()), by.namespace.0);
-        log::debug!(target: "files", "\nfile={name} [{at}];  dynamically loaded by {by} [{by_at}]");
+    if linker.find_by_name(transaction.namespace, name).is_none() && !is_nobodys {
+        debug::loaded_by(linker, name, transaction.namespace.0, asker);
     }
     let root = linker.require(transaction, finder, name, Some(asker))?;
     let closure = linker.closure(transaction, finder, &[root])?;
-    settle(process, transaction, root, &closure, is_first, mode)?;
+    settle(process, transaction, root, &closure, is_first, request.mode)?;
     Ok((root, closure))
 }
 
@@ -437,7 +415,7 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
     widen_scopes(&mut process.linker, closure, new);
     process.linker.objects[root].open_count += 1;
     process.linker.note_order(root, &order);
-    close::note_dependencies(process, dependencies);
+    let marked = close::note_dependencies(process, dependencies);
     let kept: Vec<ObjectId> = new
         .iter()
         .copied()
@@ -445,6 +423,7 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
         .chain((mode & mode::NODELETE != 0).then_some(root))
         .chain(unique_definers(process, transaction.namespace))
         .collect();
+    debug::keeps(&process.linker, &[marked, kept.clone()].concat());
     if !kept.is_empty() {
         close::promote(process, &kept);
     }
@@ -595,6 +574,7 @@ pub fn make_global(process: &mut Process, root: ObjectId) {
             continue;
         }
         process.linker.objects[id].global = true;
+        debug::made_global(&process.linker.objects[id]);
         process.linker.namespace_mut(namespace).global_scope.push(id);
         process.maps.refresh(process::layout(), &process.linker, id);
     }

@@ -23,7 +23,7 @@ use crate::initial_stack::{AuxKey, InitialStack};
 use crate::options::Action;
 use crate::process::{self, Arguments, Process};
 use crate::profile;
-use crate::services::{fork, init, lazy, link, open, seal};
+use crate::services::{debug, fork, init, lazy, link, open, seal};
 use crate::statistics::{Cycles, Times};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -301,7 +301,7 @@ fn log_scopes(linker: &Linker) {
     }
     log::debug!(target: "scopes", "\nInitial object scopes");
     for &id in &linker.namespace(BASE_NAMESPACE).list {
-        open::log_scopes(linker, id);
+        debug::scopes(linker, id);
     }
 }
 
@@ -484,6 +484,9 @@ unsafe fn hand_over(order: &[ObjectId]) -> Target {
     };
     // SAFETY: everything is relocated.
     unsafe { init::run_first_constructors(order) };
+    if !preinit.is_empty() {
+        log::debug!(target: "calls", "\ncalling preinit: {}\n", Lossy(crate::logger::program_name()));
+    }
     for function in preinit {
         // SAFETY: the program is relocated.
         unsafe { init::call_constructor(function, arguments) };

@@ -1,0 +1,99 @@
+//! What `LD_DEBUG` tells of dlopen and dlclose, in glibc's words.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use loader::error::Lossy;
+use loader::linker::Linker;
+use loader::object::{Kind, Object, ObjectId, Stay};
+use log::Level::Debug;
+
+/// The name of an object and its namespace, as messages have them.
+fn place(object: &Object) -> String {
+    alloc::format!("{} [{}]", Lossy(object.display_name()), object.namespace.0)
+}
+
+/// Tells `LD_DEBUG=scopes` where an object looks up its symbols.
+pub fn scopes(linker: &Linker, id: ObjectId) {
+    let object = &linker.objects[id];
+    let name = |id: ObjectId| Lossy(linker.objects[id].display_name()).to_string();
+    log::debug!(target: "scopes", "object={}", place(object));
+    if object.kind == Kind::Interpreter {
+        log::debug!(target: "scopes", " no scope\n");
+        return;
+    }
+    let global = linker.namespace(object.namespace).global_scope.as_slice();
+    let own = if object.kind == Kind::Vdso { &[id][..] } else { &object.local_scope };
+    // The first object of a namespace, and what came with it, look in what is global there anyway.
+    let own = if global.starts_with(own) { &[] } else { own };
+    let order = if object.deep_bind { [own, global] } else { [global, own] };
+    let mut text = String::new();
+    for (number, ids) in order.iter().filter(|ids| !ids.is_empty()).enumerate() {
+        let names: Vec<String> = ids.iter().map(|id| name(*id)).collect();
+        text += &alloc::format!(" scope {number}: {}\n", names.join(" "));
+    }
+    log::debug!(target: "scopes", "{text}");
+}
+
+/// Tells the same of an object that is opened for the first time, and of everything that it needs.
+pub fn opened_scopes(linker: &Linker, root: ObjectId, closure: &[ObjectId]) {
+    if log::log_enabled!(target: "scopes", Debug) && linker.objects[root].open_count == 1 {
+        for &id in [root].iter().chain(closure) {
+            scopes(linker, id);
+        }
+    }
+}
+
+/// Tells `LD_DEBUG=scopes` that the symbols of an object are visible to everybody from now on.
+pub fn made_global(object: &Object) {
+    if log::log_enabled!(target: "scopes", Debug) {
+        log::debug!(target: "scopes", "\nadd {} to global scope", place(object));
+    }
+}
+
+/// Tells `LD_DEBUG=files` on whose behalf a file is looked for.
+pub fn loaded_by(linker: &Linker, name: &[u8], namespace: u8, asker: ObjectId) {
+    if log::log_enabled!(target: "files", Debug) {
+        let by = place(&linker.objects[asker]);
+        log::debug!(target: "files", "\nfile={} [{namespace}];  dynamically loaded by {by}", Lossy(name));
+    }
+}
+
+/// Tells `LD_DEBUG=files` that `to` comes to stay because `from`, which does, refers to it.
+pub fn kept_by_reference(linker: &Linker, from: ObjectId, to: ObjectId) {
+    if !log::log_enabled!(target: "files", Debug) || linker.objects[to].stay == Stay::Forever {
+        return;
+    }
+    let (from, to) = (&linker.objects[from], place(&linker.objects[to]));
+    if from.kind == Kind::Executable {
+        log::debug!(target: "files", "marking {to} as NODELETE due to reference from main program");
+    } else {
+        log::debug!(target: "files", "marking {to} as NODELETE due to reference from {}", place(from));
+    }
+}
+
+/// Tells `LD_DEBUG=files` that `to` stays as long as `from`.
+pub fn depends(linker: &Linker, from: ObjectId, to: ObjectId) {
+    if log::log_enabled!(target: "files", Debug) {
+        let (from, to) = (place(&linker.objects[from]), place(&linker.objects[to]));
+        log::debug!(target: "files", "\nfile={to};  needed by {from} (relocation dependency)\n");
+    }
+}
+
+/// Tells `LD_DEBUG=files` that an object that is there is opened to stay.
+pub fn kept(object: &Object) {
+    if log::log_enabled!(target: "files", Debug) && object.stay != Stay::Forever {
+        log::debug!(target: "files", "marking {} as NODELETE", place(object));
+    }
+}
+
+/// Tells `LD_DEBUG=files` which objects a dlopen makes stay: those of `ids`, in the order of their namespace's list.
+pub fn keeps(linker: &Linker, ids: &[ObjectId]) {
+    if !log::log_enabled!(target: "files", Debug) {
+        return;
+    }
+    for namespace in &linker.namespaces {
+        for &id in namespace.list.iter().filter(|id| ids.contains(id)) {
+            log::debug!(target: "files", "activating NODELETE for {}", place(&linker.objects[id]));
+        }
+    }
+}
