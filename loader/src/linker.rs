@@ -269,8 +269,13 @@ impl Linker {
             let what = "DT_NEEDED outside the string table";
             LoadError::new(object.display_name(), Reason::Malformed { what, at: name })
         })?;
+        if finder.refuses(name) {
+            return Err(LoadError::fault(name, "DST not allowed in SUID/SGID programs"));
+        }
         let Some(expanded) = finder.expand(name, object) else {
             if kind == DependencyKind::Auxiliary {
+                let name = Lossy(name);
+                log::debug!(target: "libs", "cannot load auxiliary `{name}' because of empty dynamic string token substitution\n");
                 return Ok(());
             }
             return Err(LoadError::fault(name, "empty dynamic string token substitution"));

@@ -66,6 +66,12 @@ pub fn expand<'p>(path: &'p [u8], tokens: &Tokens<'_>) -> Option<Cow<'p, [u8]>> 
     (!must_be_trusted || is_trusted(&result, tokens.layout)).then_some(Cow::Owned(result))
 }
 
+/// Whether there is a token in a path.
+#[must_use]
+pub fn has_token(path: &[u8]) -> bool {
+    (0..path.len()).any(|at| path[at] == b'$' && leading_token(&path[at..]).is_some())
+}
+
 /// The token that `text` starts with (a `$` first), and what follows it. A name must not go on behind the token's.
 fn leading_token(text: &[u8]) -> Option<(Token, &[u8])> {
     let name = text.get(1..)?;
@@ -168,6 +174,16 @@ mod tests {
         }
         for path in ["", "lib", "/", "/libx", "/usr", "/usr/lib/..", "/usr/lib/../../tmp"] {
             assert!(!is_trusted(path.as_bytes(), layout), "{path}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_told_from_other_dollars() {
+        for path in ["$ORIGIN", "a/${LIB}/b", "$$PLATFORM", "$LIB.so"] {
+            assert!(has_token(path.as_bytes()), "{path}");
+        }
+        for path in ["", "$", "lib$", "$LIBRARY", "${ORIGIN", "$FOO/$LIB_", "ORIGIN"] {
+            assert!(!has_token(path.as_bytes()), "{path}");
         }
     }
 

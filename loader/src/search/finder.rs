@@ -209,6 +209,11 @@ impl Finder {
         dst::expand(name, &self.tokens(Some(object)))
     }
 
+    /// Whether secure execution refuses a name that an object asks for: one with a token.
+    pub fn refuses(&self, name: &[u8]) -> bool {
+        self.options.secure && dst::has_token(name)
+    }
+
     /// Drops what is remembered of an object that is unloaded.
     pub fn forget(&mut self, id: ObjectId) {
         self.paths.remove(&id);
