@@ -51,6 +51,27 @@ program opener '#include <dlfcn.h>
 int main(void) { void *math = dlopen("libm.so.6", RTLD_NOW), *own = dlopen("./libopened.so", RTLD_NOW), *again;
 int (*answer)(void) = (int (*)(void))dlsym(own, "answer"); again = dlopen("libopened.so", RTLD_LAZY);
 dlsym(own, "nothing"); dlclose(again); dlclose(math); dlopen("/nothing.so", RTLD_NOW); return answer() || dlclose(own); }'
+library libsecond.so 'int second(void) { return 2; }'
+library libthird.so 'int second(void); int third(void) { return second(); }' -Wl,-z,lazy
+library libback.so 'int back(void); int forth(void) { return back(); }' -Wl,-z,lazy
+library libkept.so 'int kept(void) { return 0; }' -Wl,-z,nodelete
+library libflagged.so 'int flagged(void) { return 0; }' -Wl,-z,interpose -Wl,-z,initfirst -Wl,-z,loadfltr
+library libnameless.so 'int nameless(void) { return 0; }' -Wl,-f,libnone.so
+library libdeep.so 'int second(void); int deep(void) { return second(); }' libsecond.so -Wl,-rpath,.
+printf '%s\n' 'template <class T> struct One { static int value; }; template <class T> int One<T>::value = 1; int one() { return One<int>::value++; }' >unique.cc
+gcc -x c++ -shared -fPIC unique.cc -o libunique.so -fno-exceptions
+program keeper '#define _GNU_SOURCE
+#include <dlfcn.h>
+static void first(int n, char **words, char **variables) { (void)n, (void)words, (void)variables; }
+__attribute__((section(".preinit_array"))) static void (*early)(int, char **, char **) = first;
+int back(void) { return 0; }
+static int call(void *object, const char *name) { int (*function)(void) = (int (*)(void))dlsym(object, name); return function ? function() : 9; }
+int main(void) { void *second, *third, *other; dlclose(dlopen("./libwhere.so", RTLD_LAZY | RTLD_NODELETE)); second = dlopen("./libsecond.so", RTLD_LAZY);
+dlopen("./libsecond.so", RTLD_LAZY | RTLD_GLOBAL); third = dlopen("./libthird.so", RTLD_LAZY); call(third, "third"); dlclose(second); dlclose(second);
+dlclose(third); dlclose(dlopen("./libunique.so", RTLD_NOW)); dlclose(dlopen("./libkept.so", RTLD_NOW)); dlclose(dlopen("./libflagged.so", RTLD_NOW | RTLD_GLOBAL));
+dlclose(dlopen("./libnameless.so", RTLD_NOW)); dlopen("./libnone.so", RTLD_NOW | RTLD_NOLOAD); dlopen("libz.so.1", RTLD_NOW | RTLD_NOLOAD);
+other = dlopen("./libback.so", RTLD_LAZY); call(other, "forth"); dlopen("./libback.so", RTLD_LAZY | RTLD_NODELETE); dlclose(other);
+dlclose(dlopen("./libdeep.so", RTLD_NOW | RTLD_DEEPBIND)); return !dlmopen(LM_ID_NEWLM, "./libkept.so", RTLD_NOW); }' -rdynamic -Wl,-z,lazy
 program static '#include <stdio.h>
 int main(void) { puts("static"); return 3; }' -static
 cp static closed
