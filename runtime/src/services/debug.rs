@@ -79,9 +79,9 @@ pub fn depends(linker: &Linker, from: ObjectId, to: ObjectId) {
     }
 }
 
-/// Tells `LD_DEBUG=files` that an object that is there is opened to stay.
+/// Tells `LD_DEBUG=files` that an object that was there is opened to stay.
 pub fn kept(object: &Object) {
-    if log::log_enabled!(target: "files", Debug) && object.stay != Stay::Forever {
+    if log::log_enabled!(target: "files", Debug) {
         log::debug!(target: "files", "marking {} as NODELETE", place(object));
     }
 }

@@ -65,6 +65,7 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
     }
     audit::allow_changes(name)?;
     let load_lock = locks::load();
+    let mut comes_to_stay = false;
     let (root, order) = match prepare(name, request)? {
         Prepared::NotLoaded => return Ok(None),
         Prepared::Loaded(root) => {
@@ -72,6 +73,9 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
             (root, Vec::new())
         }
         Prepared::New(opening) => {
+            comes_to_stay = request.mode & mode::NODELETE != 0
+                && !opening.transaction.added.contains(&opening.root)
+                && process::enter().linker.objects[opening.root].stay != Stay::Forever;
             announce(&opening);
             let concerns_threads = concerns_threads(&process::enter(), &opening);
             // Before the gate, as libc has it.
@@ -104,6 +108,9 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
         let object = &process.linker.objects[root];
         let (name, at) = (Lossy(object.name.to_bytes()), object.namespace.0);
         log::debug!(target: "files", "opening file={name} [{at}]; direct_opencount={}\n", object.open_count);
+        if comes_to_stay {
+            debug::kept(object);
+        }
     }
     drop(load_lock);
     Ok(Some(root))
@@ -315,7 +322,6 @@ pub fn abandon(added: &[ObjectId]) {
 fn opened_again(process: &mut Process, id: ObjectId, mode: i32) {
     process.linker.objects[id].open_count += 1;
     if mode & mode::NODELETE != 0 {
-        debug::kept(&process.linker.objects[id]);
         close::promote(process, &[id]);
     }
     process.maps.refresh(process::layout(), &process.linker, id);
@@ -423,7 +429,9 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
         .chain((mode & mode::NODELETE != 0).then_some(root))
         .chain(unique_definers(process, transaction.namespace))
         .collect();
-    debug::keeps(&process.linker, &[marked, kept.clone()].concat());
+    // What was there before is told of otherwise.
+    let is_told = |id: &ObjectId| *id != root || new.contains(id);
+    debug::keeps(&process.linker, &marked.iter().chain(&kept).copied().filter(is_told).collect::<Vec<_>>());
     if !kept.is_empty() {
         close::promote(process, &kept);
     }
