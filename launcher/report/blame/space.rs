@@ -282,3 +282,33 @@ fn segment_size(id: i32) -> Option<u64> {
         row.nth(1).filter(|_| found)?.parse().ok()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::model::Kind;
+
+    #[test]
+    fn without_the_kernels_word_all_of_an_object_may_be_sealed() {
+        let mut space = Space::new(std::process::id());
+        space.refresh(&mut Shared::default());
+        let text = segment_size as *const () as usize as u64 & !4095;
+        let text = std::slice::from_ref(&(text..text + 4096)).to_vec();
+        assert_eq!(space.sealed_in(&text, true), []);
+        let found = space.sealed_in(&text, false);
+        assert_eq!(found.iter().map(|memory| memory.kind).collect::<Vec<_>>(), [Kind::Text]);
+        assert!(found[0].file_address.is_some() && found[0].role == Role::Executable);
+        let local = 0u8;
+        let stack = std::ptr::from_ref(&local) as u64 & !4095;
+        assert_eq!(space.sealed_in(std::slice::from_ref(&(stack..stack + 4096)), false), []);
+    }
+
+    #[test]
+    fn functions_of_this_process_have_names() {
+        let (mut space, mut shared) = (Space::new(std::process::id()), Shared::default());
+        space.refresh(&mut shared);
+        let frame = space.frame(segment_size as *const () as usize as u64 + 1, &mut shared);
+        assert!(frame.symbol.is_some_and(|symbol| symbol.ends_with("segment_size")) && frame.offset == Some(1));
+        assert_eq!(space.frame(0, &mut shared).object, None);
+    }
+}

@@ -314,6 +314,22 @@ pub fn signals(folder: &Path) -> Outcome {
         let as_expected = waiting == "waiting\n" && said == format!("signal {number}\n") && status.success();
         check(as_expected, || format!("{signal}: {waiting:?}, {said:?}, {status}"))?;
     }
+    // What the program has left behind gets it when the program has ended; the second ends it.
+    let mut running = Running::start(folder, &["./program", "abandon", "wait"])?;
+    running.line()?;
+    running.send("TERM", false)?;
+    let said = running.line()?;
+    let status = running.child.wait()?;
+    check(said == "signal 15\n" && status.success(), || format!("{said:?}, {status}"))?;
+    let mut running = Running::start(folder, &["./program", "abandon", "text", "ignore"])?;
+    running.line()?;
+    running.line()?;
+    running.send("TERM", false)?;
+    running.send("INT", false)?;
+    let mut said = String::new();
+    running.output.read_to_string(&mut said)?;
+    let status = running.child.wait()?;
+    check(status.success() && list(folder)?["calls"] == 1, || format!("{said:?}, {status}"))?;
     let mut running = Running::start(folder, &["./program", "stop", "text", "exit4"])?;
     running.is("T")?;
     running.send("CONT", true)?;
