@@ -16,7 +16,6 @@ use loader::addr::Addr;
 use loader::error::{LoadError, Lossy};
 use loader::object::{NamespaceId, ObjectId, Stay};
 use loader::sys;
-use rustix::io::Errno;
 
 /// Names of 255 bytes and more are ignored (glibc's `SECURE_NAME_LIMIT`).
 const LONGEST: usize = 255;
@@ -46,15 +45,14 @@ pub fn load(names: &[CString], secure: bool) {
 }
 
 fn load_one(name: &CStr, secure: bool) -> Result<(), LoadError> {
-    if secure {
-        check_secure(name)?;
-    }
+    let privileged = if secure { Some(find_privileged(name)?) } else { None };
     let caller = {
         let process = process::enter();
         process.linker.objects[process.interpreter].image.range.start
     };
     CANDIDATE.store(next_namespace(&process::enter()), Ordering::Relaxed);
-    let request = Request { name: Some(name), mode: mode::LAZY | mode::AUDIT, caller, target: Target::New };
+    let file = privileged.as_deref().unwrap_or(name);
+    let request = Request { name: Some(file), mode: mode::LAZY | mode::AUDIT, caller, target: Target::New };
     let opened = open::open(&request);
     CANDIDATE.store(0, Ordering::Relaxed);
     let Some(root) = opened? else {
@@ -69,17 +67,13 @@ fn next_namespace(process: &Process) -> u32 {
     (1..=LIMIT as u32).find(free).unwrap_or(0)
 }
 
-/// Secure execution takes a module only if it has the set-user-ID bit, as it does with preloads.
-fn check_secure(name: &CStr) -> Result<(), LoadError> {
+/// The file that secure execution takes for a module: as with preloads the first on the program's search path that has the set-user-ID
+/// bit, whatever the cache says.
+fn find_privileged(name: &CStr) -> Result<CString, LoadError> {
     let mut gate = process::enter();
     let process = &mut *gate;
-    let asker = Some(process.interpreter);
-    let opened = process.finder.open(name.to_bytes(), asker, &process.linker.objects)?;
-    if opened.status.set_user_id {
-        Ok(())
-    } else {
-        Err(LoadError::system(name.to_bytes(), "cannot open shared object file", Errno::NOENT))
-    }
+    let opened = process.finder.open_privileged(name.to_bytes(), process.main, &process.linker.objects)?;
+    Ok(opened.path)
 }
 
 /// Asks a module whether it speaks this version of the interface; if so it is one from now on, and stays for ever.

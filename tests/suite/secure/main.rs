@@ -40,15 +40,16 @@ const USUAL: Situation = Situation {
 };
 
 /// The programs, by how they find their library.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("absolute", "-Wl,-rpath,{}/one"),
     ("origin", "-Wl,-rpath,$ORIGIN/one"),
     ("origin-rpath", "-Wl,--disable-new-dtags,-rpath,$ORIGIN/one"),
     ("both", "-Wl,-rpath,$ORIGIN/two:{}/three:{}/one"),
     ("lib", "-Wl,-rpath,{}/$LIB"),
+    ("lazy", "-Wl,-z,lazy,-rpath,{}/one"),
 ];
 
-const SITUATIONS: [Situation; 24] = [
+const SITUATIONS: [Situation; 30] = [
     Situation { name: "nothing special", ..USUAL },
     Situation { name: "the library path", variables: &["LD_LIBRARY_PATH={}/two:/lib"], ..USUAL },
     Situation { name: "a preload with a slash", variables: &["LD_PRELOAD={}/two/libwhere.so"], ..USUAL },
@@ -74,6 +75,26 @@ const SITUATIONS: [Situation; 24] = [
     Situation {
         name: "a preload from the cache",
         variables: &["LD_PRELOAD=libm.so.6 libresolv.so.2:libnone.so"],
+        ..USUAL
+    },
+    Situation { name: "an audit module with a slash", variables: &["LD_AUDIT={}/one/libwatching.so"], ..USUAL },
+    Situation { name: "an audit module without the set-user-ID bit", variables: &["LD_AUDIT=libwatching.so"], ..USUAL },
+    Situation { name: "an audit module with the set-user-ID bit", variables: &["LD_AUDIT=libtrusted.so"], ..USUAL },
+    Situation {
+        name: "audit modules that are not there",
+        variables: &["LD_AUDIT=libnone.so:/nowhere/libnone.so:libm.so.6", "LD_LIBRARY_PATH={}/two"],
+        ..USUAL
+    },
+    Situation {
+        name: "a profile",
+        variables: &["LD_PROFILE=libwhere.so", "LD_PROFILE_OUTPUT={}/reports"],
+        program: "lazy",
+        ..USUAL
+    },
+    Situation {
+        name: "a profile that is a path",
+        variables: &["LD_PROFILE={}/one/libwhere.so"],
+        program: "lazy",
         ..USUAL
     },
     Situation { name: "$ORIGIN in DT_RUNPATH", program: "origin", shows: "", ..USUAL },
@@ -221,6 +242,12 @@ impl Stage {
             let name = format!("-Wl,-soname,{}", out.rsplit('/').next().unwrap_or(out));
             let flag = format!("-DPRELOADED={}", u8::from(preloaded));
             compile(folder, &["-shared", "-fPIC", &name, &what_flag, &flag, "library.c", "-o", out])?;
+            fs::set_permissions(folder.join(out), Permissions::from_mode(mode)).map_err(failed)?;
+        }
+        fs::write(folder.join("audit.c"), include_str!("audit.c")).map_err(failed)?;
+        for (out, mode) in [("one/libwatching.so", 0o755), ("one/libtrusted.so", 0o4755)] {
+            let what = format!("-DWHERE=\"{out}\"");
+            compile(folder, &["-shared", "-fPIC", "-Wno-unused-result", &what, "audit.c", "-o", out])?;
             fs::set_permissions(folder.join(out), Permissions::from_mode(mode)).map_err(failed)?;
         }
         for (name, path) in PROGRAMS {
