@@ -126,11 +126,12 @@ fn find_symbol(loaded: Listed<'_>, name: &'static CStr) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Looks up what an object refers to.
+/// Looks up what an object refers to; functions too if it wants them to be bound at once.
 fn references(loaded: Listed<'_>, id: ObjectId, functions: bool) -> Result<References, Failure> {
     let linker = loaded.linker;
     let namespace = linker.namespace(BASE_NAMESPACE);
     let binder = Binder::new(&linker.objects, namespace.global_scope.iter().copied(), &namespace.unique);
+    let functions = functions || linker.objects[id].dynamic.binds_now();
     Ok(reloc::references(&binder.object(id), functions)?)
 }
 

@@ -33,6 +33,7 @@ __attribute__((constructor)) static void say(void) { puts("below"); } int where(
 
 versions='int f(void); extern int g; int main(void) { return f() + g - 1; }'
 program versions "$versions" ./libver.so -Wl,-rpath,.
+program versionsnow "$versions" ./libver.so -Wl,-rpath,. -Wl,-z,now
 program missing "$versions" libgone.so libver.so -Wl,-rpath,.
 rm libgone.so
 program open 'int opened(void); int f(void); int main(void) { return opened() + f(); }' libopen.so libver.so \
