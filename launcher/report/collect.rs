@@ -36,8 +36,9 @@ pub fn collect(process: &Process, given: Option<Option<SealLevel>>) -> io::Resul
     let under_ld_seal = objects.iter().any(is_ld_seal);
     let sealed: Vec<bool> = objects.iter().map(|object| is_sealed(object, &mappings)).collect();
     settings.deduce(sealed.contains(&true).then(|| objects.iter().any(|object| data_is_sealed(object, &mappings))));
-    let evidence =
-        Evidence { kernel: kernel()?, under_ld_seal, settings: &settings, any_sealed: sealed.contains(&true) };
+    let mut kernel = kernel()?;
+    kernel.shows_seals |= mappings.iter().any(|mapping| mapping.sealed);
+    let evidence = Evidence { kernel, under_ld_seal, settings: &settings, any_sealed: sealed.contains(&true) };
     // What a sealed object needs stays as long as that does.
     let sealed_ones = sealed.iter().enumerate().filter(|(_, &sealed)| sealed).map(|(index, _)| index);
     let stays = objects::closure(&objects, start_roots(process, &objects, &roles).into_iter().chain(sealed_ones));
@@ -80,7 +81,8 @@ pub fn kernel() -> io::Result<Kernel> {
     let mseal = loader::sys::mseal(Addr(0)..Addr(0)) != Err(rustix::io::Errno::NOSYS);
     let own = Process { pid: std::process::id() }.mappings()?;
     let seals_system_mappings = own.iter().any(|mapping| mapping.name == "[vdso]" && mapping.sealed);
-    Ok(Kernel { mseal, seals_system_mappings })
+    let shows_seals = seals_system_mappings || crate::sys::smaps_tells_seals() == Some(true);
+    Ok(Kernel { mseal, seals_system_mappings, shows_seals })
 }
 
 /// Whether an object is `ld-seal.so`: by its name, or, for a copy of another name, by what its file says.
@@ -214,7 +216,7 @@ impl Grouping<'_> {
             protections: mapping.permissions.to_string(),
             kind,
             file: (mapping.inode != 0).then(|| mapping.name.clone()),
-            sealed: mapping.sealed,
+            sealed: (mapping.sealed || self.evidence.kernel.shows_seals).then_some(mapping.sealed),
             why_not: (!mapping.sealed).then(|| self.evidence.why_not(kind, owner)),
         }
     }
@@ -242,6 +244,7 @@ fn system(groups: &[Group], kernel: &Kernel) -> Vec<System> {
         let state = match group {
             None => SystemState::Absent,
             Some(_) if name == "[vsyscall]" => SystemState::NotSealable,
+            Some(group) if group.sealed_bytes < group.mapped_bytes && !kernel.shows_seals => SystemState::Unknown,
             Some(group) if group.sealed_bytes < group.mapped_bytes => SystemState::Open,
             Some(_) if kernel.seals_system_mappings => SystemState::SealedByKernel,
             Some(_) => SystemState::SealedByLoader,

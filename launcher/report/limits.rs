@@ -59,7 +59,8 @@ pub fn limits(groups: &[Group], mappings: usize) -> Vec<Limit> {
 
 fn files(groups: &[Group]) -> String {
     let regions = groups.iter().filter(|group| group.covered).flat_map(|group| &group.regions);
-    let bytes: u64 = regions.filter(|region| region.sealed && region.file.is_some()).map(|region| region.size).sum();
+    let bytes: u64 =
+        regions.filter(|region| region.sealed == Some(true) && region.file.is_some()).map(|region| region.size).sum();
     match bytes {
         0 => "no sealed memory is a mapping of a file".into(),
         bytes => format!(

@@ -63,6 +63,8 @@ pub enum SystemState {
     Open,
     /// The kernel refuses to seal it.
     NotSealable,
+    /// The kernel does not say whether it is sealed.
+    Unknown,
 }
 
 impl fmt::Display for SystemState {
@@ -73,6 +75,7 @@ impl fmt::Display for SystemState {
             SystemState::SealedByLoader => "sealed by ld-seal.so",
             SystemState::Open => "open",
             SystemState::NotSealable => "can't be sealed",
+            SystemState::Unknown => "unknown",
         })
     }
 }
@@ -90,6 +93,8 @@ pub struct Verdict {
     pub open_other: u64,
     /// Executable memory that belongs to no object.
     pub unknown_code: u64,
+    /// Memory of which the kernel does not say whether it is sealed.
+    pub unknown_seals: u64,
     /// All code is sealed.
     pub code: bool,
     /// All code, read-only data and RELRO are sealed.
@@ -125,6 +130,8 @@ pub struct Kernel {
     pub mseal: bool,
     /// The kernel seals `[vdso]` and its kin by itself: CONFIG_MSEAL_SYSTEM_MAPPINGS.
     pub seals_system_mappings: bool,
+    /// It says in smaps what is sealed. Where it does not, or that can't be tried, nothing is known to be open.
+    pub shows_seals: bool,
 }
 
 /// An object, or memory of one sort that belongs to none.
@@ -172,7 +179,7 @@ impl Group {
 
     /// Adds memory.
     pub fn add(&mut self, region: Region) {
-        let sealed = if region.sealed { region.size } else { 0 };
+        let sealed = if region.sealed == Some(true) { region.size } else { 0 };
         self.mapped_bytes += region.size;
         self.sealed_bytes += sealed;
         match self.kinds.iter_mut().find(|total| total.kind == region.kind) {
@@ -203,8 +210,8 @@ pub struct Region {
     pub kind: Kind,
     /// The file whose pages these are; None for anonymous memory.
     pub file: Option<String>,
-    /// Whether it is sealed.
-    pub sealed: bool,
+    /// Whether it is sealed; None where the kernel does not say so of what is.
+    pub sealed: Option<bool>,
     /// Why it is not sealed, as far as that can be seen from outside.
     pub why_not: Option<String>,
 }

@@ -47,11 +47,11 @@ impl Process {
         let user =
             status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse::<u32>().ok());
         let own = rustix::process::getuid().as_raw();
-        match (user, owner(self.file("."))) {
+        match (user, owner(self.file("status"))) {
             (Some(user), _) if user != own => {
                 format!("it may not be looked at: it belongs to another user (ID {user})")
             }
-            // The kernel gives the folder of a process that must not be dumped to root.
+            // The kernel gives the files of a process that must not be dumped to root, though not its folder.
             (Some(user), Some(owner)) if user != owner => {
                 "it may not be looked at: it is not dumpable (privileged, or by its own wish)".into()
             }

@@ -137,6 +137,9 @@ impl Evidence<'_> {
             Kind::Anonymous => return "no part of an object: stacks, TLS, malloc's or the loader's memory".into(),
             _ => {}
         }
+        if !self.kernel.shows_seals {
+            return "this kernel does not say what is sealed".into();
+        }
         if !self.kernel.mseal {
             return "this kernel has no mseal".into();
         }
@@ -203,7 +206,7 @@ mod tests {
     }
 
     fn why(settings: &Settings, any_sealed: bool, kind: Kind, owner: Option<Owner>) -> String {
-        let kernel = Kernel { mseal: true, seals_system_mappings: false };
+        let kernel = Kernel { mseal: true, seals_system_mappings: false, shows_seals: true };
         Evidence { kernel, under_ld_seal: true, settings, any_sealed }.why_not(kind, owner)
     }
 
@@ -255,13 +258,15 @@ mod tests {
     #[test]
     fn the_kernel_and_the_loader_come_first() {
         let settings = settings(Some(SealLevel::BestEffort), "");
-        let mut kernel = Kernel { mseal: false, seals_system_mappings: false };
+        let mut kernel = Kernel { mseal: false, seals_system_mappings: false, shows_seals: true };
         let why = |kernel, under_ld_seal| {
             Evidence { kernel, under_ld_seal, settings: &settings, any_sealed: false }.why_not(Kind::Text, None)
         };
         assert_eq!(why(kernel, true), "this kernel has no mseal");
         kernel.mseal = true;
         assert_eq!(why(kernel, false), "not started under ld-seal.so");
+        kernel.shows_seals = false;
+        assert_eq!(why(kernel, true), "this kernel does not say what is sealed");
     }
 
     #[test]

@@ -61,9 +61,16 @@ fn table(rows: impl Iterator<Item = [String; 6]>) -> String {
 
 /// A file is one of many that have nothing to do with the loader: its name says more than the reason.
 fn file_row(group: &Group, region: &Region) -> [String; 6] {
-    let seal = if region.sealed { "sealed" } else { "open" };
     let [range, protections, size, _, _, _] = row(region);
-    [range, protections, size, seal.into(), group.name.clone(), String::new()]
+    [range, protections, size, state(region).into(), group.name.clone(), String::new()]
+}
+
+fn state(region: &Region) -> &'static str {
+    match region.sealed {
+        Some(true) => "sealed",
+        Some(false) => "open",
+        None => "unknown",
+    }
 }
 
 fn row(region: &Region) -> [String; 6] {
@@ -71,7 +78,7 @@ fn row(region: &Region) -> [String; 6] {
     let backing = if region.file.is_some() { "file" } else { "" };
     let seal = match &region.why_not {
         None => "sealed".to_owned(),
-        Some(why_not) => format!("open: {why_not}"),
+        Some(why_not) => format!("{}: {why_not}", state(region)),
     };
     [
         format!(" {:012x}-{:012x}", range.start, range.end),

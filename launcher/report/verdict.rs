@@ -8,7 +8,8 @@ pub fn judge(groups: &[Group]) -> Verdict {
     let covered = || groups.iter().filter(|group| group.covered);
     let mut verdict = Verdict { objects: covered().count(), ..Verdict::default() };
     for group in covered() {
-        for region in group.regions.iter().filter(|region| !region.sealed) {
+        verdict.unknown_seals += group.regions.iter().filter(|r| r.sealed.is_none()).map(|r| r.size).sum::<u64>();
+        for region in group.regions.iter().filter(|region| region.sealed == Some(false)) {
             *match region.kind {
                 Kind::Text => &mut verdict.open_code,
                 Kind::Rodata | Kind::Relro => &mut verdict.open_read_only,
@@ -18,11 +19,13 @@ pub fn judge(groups: &[Group]) -> Verdict {
         verdict.open_other += group.unmapped_bytes;
     }
     let kernel = groups.iter().filter(|group| group.role == Role::Kernel).flat_map(|group| &group.regions);
-    verdict.open_code +=
-        kernel.filter(|region| region.kind == Kind::Vdso && !region.sealed).map(|region| region.size).sum::<u64>();
+    verdict.open_code += kernel
+        .filter(|region| region.kind == Kind::Vdso && region.sealed == Some(false))
+        .map(|region| region.size)
+        .sum::<u64>();
     let others = groups.iter().filter(|group| group.role == Role::Other).flat_map(|group| &group.regions);
     verdict.unknown_code = others.filter(|region| region.protections.contains('x')).map(|region| region.size).sum();
-    let known = verdict.objects > 0 && verdict.unknown_code == 0;
+    let known = verdict.objects > 0 && verdict.unknown_code == 0 && verdict.unknown_seals == 0;
     verdict.code = known && verdict.open_code == 0;
     verdict.relro = verdict.code && verdict.open_read_only == 0;
     verdict.all = verdict.relro && verdict.open_other == 0;
@@ -49,6 +52,7 @@ impl Verdict {
             (self.open_read_only, "of read-only data open"),
             (self.open_other, "of other memory of objects open"),
             (self.unknown_code, "of executable memory belong to no object"),
+            (self.unknown_seals, "of objects may be sealed or not"),
         ] {
             if bytes > 0 {
                 line += &format!("; {} KiB {what}", kib(bytes));
@@ -76,7 +80,7 @@ mod tests {
                 protections: protections.into(),
                 kind,
                 file: None,
-                sealed,
+                sealed: Some(sealed),
                 why_not: None,
             });
         }
@@ -108,6 +112,13 @@ mod tests {
         assert_eq!(judged(&[object(), made]), [false; 3]);
         let vdso = group(Role::Kernel, false, &[(Kind::Vdso, "r-xp", false)]);
         assert_eq!(judged(&[object(), vdso]), [false; 3]);
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_say_is_no_seal() {
+        let mut object = group(Role::Executable, true, &[(Kind::Text, "r-xp", true)]);
+        object.regions[0].sealed = None;
+        assert_eq!(judged(&[object]), [false; 3]);
     }
 
     #[test]

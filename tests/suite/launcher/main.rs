@@ -20,7 +20,7 @@ use support::{folder, Outcome};
 fn main() -> ExitCode {
     suite::prepare();
     type Test = fn(&Path) -> Outcome;
-    let tests: [(&'static str, Test); 53] = [
+    let tests: [(&'static str, Test); 54] = [
         ("usage errors are status 2", refusals::usage),
         ("help says that children are not sealed", refusals::help),
         ("a program that is not there is status 127", refusals::not_found),
@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         ("report: what /etc/ld.so.preload names", report::preload_file),
         ("report: the kernel's own mappings", report::system),
         ("report: processes that may not be looked at", report::forbidden),
+        ("report: a process that does not want to be looked at", report::undumpable),
         ("report: an ordinary process", report::ordinary),
         ("report: a sealed mapping", report::sealed),
         ("report: a program started for it", report::started),

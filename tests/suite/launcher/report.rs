@@ -3,8 +3,9 @@
 use crate::support::{check, command, ldseal, refused, skip, Outcome, DONE, LDSEAL};
 use libtest_mimic::Failed;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub fn json(folder: &Path, arguments: &[&str]) -> Result<serde_json::Value, Failed> {
@@ -328,5 +329,34 @@ pub fn tunables(folder: &Path) -> Outcome {
     if report["kernel"]["seals_system_mappings"] == false {
         because("[vdso]", "vdso", "ldseal.vdso=0")?;
     }
+    DONE
+}
+
+/// A process that does not want to be looked at, by a process of the same user: the reason is another.
+pub fn undumpable(folder: &Path) -> Outcome {
+    // prctl(PR_SET_DUMPABLE, 0)
+    const SCRIPT: &str = "syscall(157, 4, 0, 0, 0, 0) == 0 or exit 9; print qq(ready\\n); close STDOUT; sleep 60";
+    fs::create_dir_all(folder)?;
+    let copy = folder.join("ldseal");
+    fs::copy(LDSEAL, &copy)?;
+    let is_root = crate::support::is_root();
+    if is_root && conformance::requirement::unmet("setpriv").is_some() {
+        return skip("setpriv is missing");
+    }
+    // Root may look at everything, so both are somebody else.
+    let script = |words: &str| match is_root {
+        true => format!("exec 3<{}; exec setpriv --reuid 65534 --clear-groups {words}", copy.display()),
+        false => format!("exec 3<{}; exec {words}", copy.display()),
+    };
+    let mut perl = command("sh", folder);
+    let mut child = perl.args(["-c", &script("perl -e \"$0\""), SCRIPT]).stdout(Stdio::piped()).spawn()?;
+    let mut ready = String::new();
+    child.stdout.take().ok_or("no pipe")?.read_to_string(&mut ready)?;
+    let sleeper = Sleeper(child);
+    check(ready == "ready\n", || ready)?;
+    let output =
+        command("sh", folder).args(["-c", &script("/proc/self/fd/3 report \"$0\"")]).arg(sleeper.pid()).output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    check(output.status.code() == Some(4) && stderr.contains("it is not dumpable"), || format!("{output:?}"))?;
     DONE
 }
