@@ -46,6 +46,9 @@ pub fn outcomes(arguments: &Arguments, bench: &Bench, checks: &[Check], outcomes
     text += &skipped(checks, outcomes);
     text += &areas(checks, outcomes);
     let (tested, reference) = (bench.tested.interpreter.display(), bench.reference.interpreter.display());
+    if outcomes.iter().all(|outcome| matches!(outcome, Outcome::Differed(_))) {
+        text += &format!("\nNothing agrees: is {tested} a dynamic loader, and one for glibc's programs?\n");
+    }
     text += &format!("\n{tested} compared with {reference}\n");
     print(&text)
 }
@@ -72,7 +75,8 @@ fn differing(arguments: &Arguments, check: &Check, differences: &[Difference]) -
 
 /// The command line that repeats one check.
 fn again(arguments: &Arguments, name: &str) -> String {
-    let mut line = String::from("ldseal conform");
+    let command = std::env::args().next().unwrap_or_else(|| "ldseal".into());
+    let mut line = format!("{} conform", if command.contains(' ') { format!("'{command}'") } else { command });
     let paths = [("loader", &arguments.loader), ("reference", &arguments.reference), ("fixtures", &arguments.fixtures)];
     for (option, path) in paths {
         if let Some(path) = path {
@@ -129,7 +133,8 @@ fn areas(checks: &[Check], outcomes: &[Outcome]) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(comfy_table::CellAlignment::Right);
     }
-    format!("\n{table}\n")
+    let lines: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    format!("\n{lines}")
 }
 
 /// Prints; returns the exit status.

@@ -53,6 +53,9 @@ fn read(folder: &Path) -> io::Result<Option<BTreeSet<Binding>>> {
     Ok(Some(bindings))
 }
 
+/// The variables of a run with messages.
+pub const VARIABLES: [(&str, &str); 2] = [("LD_DEBUG", "bindings"), ("LD_BIND_NOW", "1")];
+
 /// Runs a program once more, every function bound at start-up, and returns its bindings: of all processes that it
 /// consists of, each binding once; nothing if it ends before its time, for want of a function that it never calls,
 /// and if lines of several threads are mixed up again and again. Those of the loader itself are left out, and those of what it defines: they are its own business.
@@ -72,8 +75,8 @@ pub fn observe(
     }
     let mut start = start.clone();
     let output = scratch.join("bindings").to_string_lossy().into_owned();
-    let variables = [("LD_DEBUG", "bindings"), ("LD_DEBUG_OUTPUT", &output), ("LD_BIND_NOW", "1")];
-    start.env.extend(variables.map(|(name, value)| (name.to_string(), value.to_string())));
+    start.env.extend(VARIABLES.map(|(name, value)| (name.to_string(), value.to_string())));
+    start.env.insert("LD_DEBUG_OUTPUT".into(), output);
     let mut tries = 0..TRIES;
     let mut bindings = loop {
         match fs::remove_dir_all(scratch) {

@@ -200,9 +200,9 @@ impl Trial<'_> {
             }
         }
         if self.can_be_watched() && Some(&self.level) == bench.levels.get(bench.levels.len() / 2) {
-            let mut observations = self.bindings(bench).map_err(failed)?;
-            observations.extend(self.remains(bench).map_err(failed)?);
-            differences.extend(self.difference(bench, 1, observations));
+            let bound = self.difference(bench, 1, self.bindings(bench).map_err(failed)?);
+            differences.extend(bound.map(|d| Difference { commands: self.commands(bench, &bindings::VARIABLES), ..d }));
+            differences.extend(self.difference(bench, 1, self.remains(bench).map_err(failed)?));
         }
         Ok(differences)
     }
@@ -214,10 +214,16 @@ impl Trial<'_> {
             level: self.level,
             start: (repetition, self.run.repeat),
             observations,
-            commands: [
-                self.reference.by_hand(&bench.reference, self.way, self.level),
-                self.tested.by_hand(&bench.tested, self.way, self.level),
-            ],
+            commands: self.commands(bench, &[]),
+        })
+    }
+
+    /// The shell commands that show the two sides, with these variables.
+    fn commands(&self, bench: &Bench, variables: &[(&str, &str)]) -> [String; 2] {
+        [(&self.reference, &bench.reference), (&self.tested, &bench.tested)].map(|(start, loader)| {
+            let mut start = start.clone();
+            start.env.extend(variables.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+            start.by_hand(loader, self.way, self.level)
         })
     }
 

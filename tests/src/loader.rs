@@ -6,6 +6,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -190,15 +191,7 @@ impl Start {
     pub fn by_hand(&self, loader: &Loader, way: Way, level: Level) -> String {
         let (words, tunable) = self.words(loader, way, level);
         let command = self.command(&words, tunable);
-        let quoted = |text: &OsStr| format!("'{}'", text.to_string_lossy().replace('\'', r"'\''"));
-        let mut line = format!("cd {} && env -i", quoted(self.directory.as_os_str()));
-        for (name, value) in command.get_envs() {
-            line += &format!(" {}={}", name.to_string_lossy(), quoted(value.unwrap_or_default()));
-        }
-        for word in [command.get_program()].into_iter().chain(command.get_args()) {
-            line += &format!(" {}", quoted(word));
-        }
-        line
+        by_hand(&command, &self.stdin)
     }
 
     /// What is started, and the level if it travels in the environment.
@@ -229,6 +222,23 @@ impl Start {
             command.env("GLIBC_TUNABLES", format!("glibc.rtld.seal={level}{others}"));
         }
         command
+    }
+}
+
+/// The shell command that does by hand what a command with a working directory and an environment of its own does, with this input.
+pub fn by_hand(command: &Command, stdin: &[u8]) -> String {
+    let quoted = |text: &OsStr| format!("'{}'", text.to_string_lossy().replace('\'', r"'\''"));
+    let directory = command.get_current_dir().unwrap_or(Path::new("."));
+    let mut line = format!("cd {} && env -i", quoted(directory.as_os_str()));
+    for (name, value) in command.get_envs() {
+        line += &format!(" {}={}", name.to_string_lossy(), quoted(value.unwrap_or_default()));
+    }
+    for word in [command.get_program()].into_iter().chain(command.get_args()) {
+        line += &format!(" {}", quoted(word));
+    }
+    match stdin {
+        [] => line + " </dev/null",
+        text => format!("(printf %s {} | ({line}))", quoted(OsStr::from_bytes(text))),
     }
 }
 

@@ -5,7 +5,7 @@ use super::stage::{self, Role, Sound};
 use super::Case;
 use crate::check::Bench;
 use crate::compare;
-use crate::loader::{Level, Loader, Way};
+use crate::loader::{self, Level, Loader, Way};
 use crate::process::Outcome;
 use crate::suite;
 use crate::verdict::{Difference, Observation, Verdict};
@@ -69,11 +69,7 @@ fn difference(
 ) -> Difference {
     let mut observations = compare::observations(expected, got);
     observations.push(Observation { aspect: "judged", reference: String::new(), tested: reason });
-    let by_hand = |loader: &Loader| {
-        let command = stage::command(&loader.interpreter, role, folder, level.0);
-        let preload = if role == Role::Preload { " LD_PRELOAD=./libvictim.so" } else { "" };
-        format!("cd {} && env -i LC_ALL=C{preload} {:?} {}", folder.display(), command.get_program(), role.program())
-    };
+    let by_hand = |loader: &Loader| loader::by_hand(&stage::command(&loader.interpreter, role, folder, level.0), b"");
     Difference {
         run: role.word().into(),
         way: Way::Invoke,
