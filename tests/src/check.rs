@@ -3,7 +3,7 @@
 use crate::compare::{self, Normaliser};
 use crate::hostile::{judge, Freedom};
 use crate::loader::{Level, Loader, Start, Way, SYSTEM};
-use crate::manifest::{Case, Run};
+use crate::manifest::{Case, Object, Run};
 use crate::process::{Ending, Outcome};
 use crate::verdict::{Difference, Observation, Verdict};
 use crate::{bindings, build, interp, remains, requirement};
@@ -57,7 +57,7 @@ struct Trial<'t> {
     reference: Start,
     tested: Start,
     normaliser: Normaliser,
-    /// The file names of the case's objects.
+    /// The names of the case's files that were made of descriptions.
     objects: Vec<&'t str>,
 }
 
@@ -129,7 +129,9 @@ impl Checked {
         let reference = self.start(run, &tree(&self.bench.reference, &trees.reference));
         let tested = self.start(run, &tree(&self.bench.tested, &trees.tested));
         let name = |out: &'t String| out.rsplit('/').next().unwrap_or(out);
-        let objects = self.case.manifest.objects.iter().map(|o| name(&o.out)).collect();
+        // A refusal names the file that is not as a linker writes it.
+        let written = |o: &&'t Object| o.description().is_some();
+        let objects = self.case.manifest.objects.iter().filter(written).map(|o| name(&o.out)).collect();
         Trial { run, way, level, reference, tested, normaliser: self.normaliser(run, trees), objects }
     }
 
@@ -201,8 +203,11 @@ impl Trial<'_> {
         }
         if self.can_be_watched() && Some(&self.level) == bench.levels.get(bench.levels.len() / 2) {
             let bound = self.difference(bench, 1, self.bindings(bench).map_err(failed)?);
-            differences.extend(bound.map(|d| Difference { commands: self.commands(bench, &bindings::VARIABLES), ..d }));
-            differences.extend(self.difference(bench, 1, self.remains(bench).map_err(failed)?));
+            differences
+                .extend(bound.map(|d| Difference { commands: self.commands(bench, &bindings::VARIABLES, &[]), ..d }));
+            let left = self.difference(bench, 1, self.remains(bench).map_err(failed)?);
+            differences
+                .extend(left.map(|d| Difference { commands: self.commands(bench, &[], remains::watched(&d)), ..d }));
         }
         Ok(differences)
     }
@@ -214,15 +219,16 @@ impl Trial<'_> {
             level: self.level,
             start: (repetition, self.run.repeat),
             observations,
-            commands: self.commands(bench, &[]),
+            commands: self.commands(bench, &[], &[]),
         })
     }
 
-    /// The shell commands that show the two sides, with these variables.
-    fn commands(&self, bench: &Bench, variables: &[(&str, &str)]) -> [String; 2] {
+    /// The shell commands that show the two sides, with these variables and under this command.
+    fn commands(&self, bench: &Bench, variables: &[(&str, &str)], wrapper: &[&str]) -> [String; 2] {
         [(&self.reference, &bench.reference), (&self.tested, &bench.tested)].map(|(start, loader)| {
             let mut start = start.clone();
             start.env.extend(variables.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+            start.wrapper.extend(wrapper.iter().map(|word| word.to_string()));
             start.by_hand(loader, self.way, self.level)
         })
     }

@@ -3,7 +3,7 @@
 use crate::check::{Bench, Checked};
 use crate::hostile::stage::Sound;
 use crate::verdict::{Difference, Verdict};
-use crate::{commands, hostile, known, manifest, suite};
+use crate::{commands, hostile, known, manifest, requirement, suite};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -145,9 +145,10 @@ fn malformed(bench: &Arc<Bench>) -> Vec<Check> {
     let sound = Arc::new(Mutex::new(None));
     let check = |case: hostile::Case| {
         let (bench, sound) = (Arc::clone(bench), Arc::clone(&sound));
-        let try_it = move || match sound_files(&sound, &bench) {
-            Ok(sound) => all_roles(&case, &sound, &bench),
-            Err(reason) => Verdict::Broken(reason),
+        let try_it = move || match (requirement::unmet("cc"), sound_files(&sound, &bench)) {
+            (Some(reason), _) => Verdict::Skipped(reason),
+            (None, Ok(sound)) => all_roles(&case, &sound, &bench),
+            (None, Err(reason)) => Verdict::Broken(reason),
         };
         let rule =
             "a file that makes no sense is refused with one line and exit status 127, or accepted as by the reference";

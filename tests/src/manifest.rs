@@ -152,7 +152,7 @@ pub struct Run {
     /// Seal levels; all by default.
     pub levels: Vec<u8>,
     /// A file of the case makes no sense. Where the reference crashes on it, by a signal or an assertion, the loader under test must
-    /// refuse: with exit status 127, nothing on stdout, and one line on stderr that names an object of the case. What the reference
+    /// refuse: with exit status 127, nothing on stdout, and one line on stderr that names a file made of a description. What the reference
     /// does otherwise is compared as ever.
     pub malformed: bool,
     /// What the loader under test may do all the same, of a malformed file: by default `none`.

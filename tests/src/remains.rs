@@ -3,6 +3,7 @@
 use crate::attack::maps::{self, Region};
 use crate::attack::trace::{Stop, Tracee};
 use crate::loader::{Level, Loader, Start, Way};
+use crate::verdict::Difference;
 use object::elf::{FileHeader64, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::Endianness;
@@ -52,6 +53,25 @@ pub fn observe(start: &Start, loader: &Loader, way: Way, level: Level) -> io::Re
     let remains = Remains { pages: pages(&regions, &interpreter), descriptors: descriptors(pid)? };
     log::debug!("{}: at its end {remains:?}", start.program.display());
     Ok(Some(remains))
+}
+
+/// The command under which a person sees what differs.
+pub fn watched(difference: &Difference) -> &'static [&'static str] {
+    match difference.observations.iter().any(|o| o.aspect == "pages") {
+        true => &[
+            "gdb",
+            "-q",
+            "-batch",
+            "-ex",
+            "catch syscall exit_group",
+            "-ex",
+            "run",
+            "-ex",
+            "info proc mappings",
+            "--args",
+        ],
+        false => &["strace", "-e", "trace=%desc"],
+    }
 }
 
 /// Kills a process that has not ended in time.
