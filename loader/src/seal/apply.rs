@@ -25,6 +25,10 @@ static UNSUPPORTED: AtomicBool = AtomicBool::new(false);
 /// Makes one call of level 1 before the others are planned, and says whether the kernel knows mseal at all: without it nothing else needs to
 /// be asked.
 pub fn first(range: Range<Addr>, name: &[u8]) -> bool {
+    if !is_supported() {
+        // Audit modules have been sealed before.
+        return false;
+    }
     if let Err(errno) = sys::mseal(range.clone()) {
         refused(&Refused { range, errno }, name, SealLevel::BestEffort);
     }

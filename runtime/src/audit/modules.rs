@@ -1,20 +1,20 @@
 //! Loading the modules: each in a namespace of its own, before anything but the program is there.
 
-use super::{add, is_own, report, CANDIDATE, LIMIT};
+use super::{add, report, CANDIDATE, LIMIT};
 use crate::glibc::audit::{self as abi, Interface, VersionFunction};
 use crate::logger;
 use crate::process::{self, Process};
-use crate::services::close;
 use crate::services::namespace::Target;
 use crate::services::open::{self, mode, Request};
 use crate::services::symbol::{self, Where};
+use crate::services::{close, seal};
 use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 use core::sync::atomic::Ordering;
 use loader::addr::Addr;
 use loader::error::{LoadError, Lossy};
-use loader::object::{NamespaceId, ObjectId, Stay};
+use loader::object::{NamespaceId, ObjectId};
 use loader::sys;
 
 /// Names of 255 bytes and more are ignored (glibc's `SECURE_NAME_LIMIT`).
@@ -111,27 +111,22 @@ fn accept(name: &CStr, root: ObjectId, caller: Addr) -> Result<(), LoadError> {
     let mut gate = process::enter();
     let process = &mut *gate;
     let namespace = process.linker.objects[root].namespace;
-    for id in process.linker.namespace(namespace).list.clone() {
-        process.linker.objects[id].stay = Stay::Forever;
+    let kept = close::keep(process, &[root]);
+    for &id in &kept {
         process.maps.refresh(process::layout(), &process.linker, id);
     }
     process.maps.mark_auditing(process::layout(), root);
     add(interface, namespace);
     process.finder.watch(report::search);
     process.maps.with_names = true;
+    // Now, before the next module or anything of the program runs.
+    seal::at_start(process, &kept);
     Ok(())
 }
 
 fn reject(root: ObjectId) {
     // It was just opened, so that it can be closed.
     let _ = close::close(root);
-}
-
-/// The objects of accepted modules, which the commit of the start seals.
-pub fn objects(process: &Process) -> Vec<ObjectId> {
-    let linker = &process.linker;
-    let ids = linker.objects.iter().filter(|(_, object)| is_own(object.namespace));
-    ids.map(|(id, _)| id).collect()
 }
 
 #[cfg(test)]

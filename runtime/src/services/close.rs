@@ -49,6 +49,12 @@ pub fn note_dependencies(
 
 /// Makes objects and their closures stay for ever, and seals them.
 pub fn promote(process: &mut Process, roots: &[ObjectId]) {
+    let kept = keep(process, roots);
+    open::seal_kept(process, &kept);
+}
+
+/// Makes objects and their closures stay for ever; those that could have gone before.
+pub fn keep(process: &mut Process, roots: &[ObjectId]) -> Vec<ObjectId> {
     let mut promoted = Vec::new();
     let mut work = roots.to_vec();
     while let Some(id) = work.pop() {
@@ -64,7 +70,7 @@ pub fn promote(process: &mut Process, roots: &[ObjectId]) {
     if !promoted.is_empty() {
         lazy::publish(&process.linker);
     }
-    open::seal_kept(process, &promoted);
+    promoted
 }
 
 /// Closes an object once.

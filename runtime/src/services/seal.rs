@@ -13,13 +13,23 @@ pub fn objects(process: &Process, ids: &[ObjectId]) {
     if !process.seal.late {
         return;
     }
+    let mut plan = plan(process, ids);
+    add_heap(&mut plan, &process.seal);
+    apply::apply(&plan, process.level());
+}
+
+/// Seals objects that come to stay while the program has not begun: audit modules. The interpreter's heap is left to the commit of the start.
+pub fn at_start(process: &Process, ids: &[ObjectId]) {
+    apply::apply(&plan(process, ids), process.level());
+}
+
+fn plan(process: &Process, ids: &[ObjectId]) -> SealPlan {
     let mut plan = SealPlan::default();
     for &id in ids {
         let object = &process.linker.objects[id];
         plan.add(object.display_name(), object, &process.seal, apply::shows_plans());
     }
-    add_heap(&mut plan, &process.seal);
-    apply::apply(&plan, process.level());
+    plan
 }
 
 /// Adds the memory that the interpreter's heap has taken since the last commit.

@@ -12,7 +12,6 @@ mod objects;
 mod request;
 mod static_program;
 
-use crate::audit;
 use crate::glibc::cpu::{cpuid::Processor, CpuFeatures};
 use crate::glibc::globals::{self, RTLD_GLOBAL_RO};
 use crate::glibc::layout::Layout;
@@ -450,10 +449,6 @@ fn seal_all(process: &Process) -> Result<(), Failure> {
     plan.asked = begins.then_some(tables);
     if is_supported {
         program::add_kernel_data(&mut plan, process.vdso.map(|id| &process.linker.objects[id]), &process.seal);
-    }
-    for id in audit::modules::objects(process) {
-        let object = &process.linker.objects[id];
-        plan.add(object.display_name(), object, &process.seal, shown);
     }
     seal::add_heap(&mut plan, &process.seal);
     apply::apply(&plan, level);

@@ -13,6 +13,11 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("an audit module at level 0", |s, w| accepted(s, w, "glibc.rtld.seal=0", &[])),
     ("an audit module at level 1", |s, w| accepted(s, w, "glibc.rtld.seal=1", &READ_ONLY)),
     ("an audit module at level 2", |s, w| accepted(s, w, "glibc.rtld.seal=2", &ALL)),
+    ("an audit module before the next is asked at level 0", |s, w| before_the_next(s, w, "glibc.rtld.seal=0", &[])),
+    ("an audit module before the next is asked at level 1", |s, w| {
+        before_the_next(s, w, "glibc.rtld.seal=1", &READ_ONLY)
+    }),
+    ("an audit module before the next is asked at level 2", |s, w| before_the_next(s, w, "glibc.rtld.seal=2", &ALL)),
     ("a module that refuses is gone", refused),
 ];
 
@@ -29,21 +34,37 @@ pub fn build(tree: &Path, sources: &Path) -> Result<(), String> {
         let flags = [&flags[..], &["-Wl,--no-as-needed", "-lc"]].concat();
         crate::stage::compile(tree, out, &sources.join("auditor.c"), &flags)?;
     }
-    Ok(())
+    let flags = ["-shared", "-fPIC", "-Wl,-z,now"];
+    crate::stage::compile(tree, "besieger.so", &sources.join("besieger.c"), &flags)
 }
 
 /// `space` with LD_AUDIT: how it ended, its first line, and the rest of its lines.
 fn run(stage: &Stage, way: Way, module: &str, tunables: &str) -> Result<(Ending, String, String), String> {
-    let mut command = stage.command(way, &Wish::new("space", tunables, &[module, "audited"]));
-    command.env("LD_AUDIT", module);
+    let (ending, stdout) = output(stage, way, module, &Wish::new("space", tunables, &[module, "audited"]))?;
+    let (first, rest) = stdout.split_once('\n').unwrap_or((&stdout, ""));
+    Ok((ending, first.to_string(), rest.to_string()))
+}
+
+fn output(stage: &Stage, way: Way, modules: &str, wish: &Wish) -> Result<(Ending, String), String> {
+    let mut command = stage.command(way, wish);
+    command.env("LD_AUDIT", modules);
     let outcome = process::capture(&mut command, b"", Duration::from_secs(60)).map_err(|e| e.to_string())?;
     let stderr = String::from_utf8_lossy(&outcome.stderr);
     if !stderr.is_empty() {
         return Err(format!("stderr: {stderr}"));
     }
-    let stdout = String::from_utf8_lossy(&outcome.stdout);
-    let (first, rest) = stdout.split_once('\n').unwrap_or((&stdout, ""));
-    Ok((outcome.ending, first.to_string(), rest.to_string()))
+    Ok((outcome.ending, String::from_utf8_lossy(&outcome.stdout).into_owned()))
+}
+
+/// A second module attacks what the first has brought in, when nothing of the program is there yet.
+fn before_the_next(stage: &Stage, way: Way, tunables: &str, sealed: &[&str]) -> Result<(), String> {
+    let wish = Wish::new("space", tunables, &["nothing", "none"]);
+    let (ending, text) = output(stage, way, "./auditor.so:./besieger.so", &wish)?;
+    let mut wrong = attacks(&text, &OBJECTS, sealed)?;
+    if ending != Ending::Exit(0) {
+        wrong.push(format!("ended with {ending}"));
+    }
+    wrong.is_empty().then_some(()).ok_or_else(|| wrong.join("\n"))
 }
 
 fn accepted(stage: &Stage, way: Way, tunables: &str, sealed: &[&str]) -> Result<(), String> {
