@@ -66,6 +66,8 @@ pub enum Reason {
         /// The symbol's name.
         symbol: Vec<u8>,
     },
+    /// The loader has no memory for what it must keep.
+    NoMemory,
     /// A relocation of a type that can't appear in a dynamic object.
     RelocationType(u32),
     /// The value of a symbol does not fit the relocated field.
@@ -156,6 +158,7 @@ impl fmt::Display for Reason {
             Reason::IndirectAccessNeeded { .. } => {
                 f.write_str("error due to GNU_PROPERTY_1_NEEDED_INDIRECT_EXTERN_ACCESS")
             }
+            Reason::NoMemory => f.write_str("out of memory"),
             // glibc writes two digits where they suffice, else all eight.
             Reason::RelocationType(kind) if *kind > 0xff => write!(f, "unexpected reloc type {kind:#010x}"),
             Reason::RelocationType(kind) => write!(f, "unexpected reloc type {kind:#04x}"),

@@ -5,11 +5,11 @@ use crate::elf::header::{self, FileHeader, ProgramHeader, PHDR_SIZE};
 use crate::error::{LoadError, Lossy, Reason};
 use crate::image::Image;
 use crate::map::{apply, plan};
+use crate::memory;
 use crate::object::{Kind, Object, Origin};
 use crate::seal::tunables::ImageMemory;
 use crate::sys::{self, FileStatus};
 use alloc::ffi::CString;
-use alloc::vec;
 use alloc::vec::Vec;
 use goblin::elf64::dynamic::DF_1_PIE;
 use goblin::elf64::header::ET_EXEC;
@@ -101,13 +101,15 @@ fn read_headers(
     file_size: u64,
 ) -> Result<Vec<ProgramHeader>, (Reason, Option<Errno>)> {
     let outside = || (Reason::Fault("cannot read file data"), None);
+    let no_memory = |reason| (reason, None);
     let range = header.program_headers().filter(|r| r.end <= file_size).ok_or_else(outside)?;
     let (start, end) = (range.start as usize, range.end as usize);
     let mut more;
     let table = match first.get(start..end) {
         Some(table) => table,
         None => {
-            more = vec![0u8; header.phnum * PHDR_SIZE];
+            more = memory::with_capacity(header.phnum * PHDR_SIZE).map_err(no_memory)?;
+            more.resize(header.phnum * PHDR_SIZE, 0);
             match sys::read_at(fd.as_fd(), &mut more, range.start) {
                 Ok(n) if n == more.len() => &more,
                 Ok(_) => return Err(outside()),
@@ -115,7 +117,7 @@ fn read_headers(
             }
         }
     };
-    let mut headers = Vec::with_capacity(header.phnum);
+    let mut headers = memory::with_capacity(header.phnum).map_err(no_memory)?;
     headers.extend((0..header.phnum).filter_map(|i| header::program_header(table, i)));
     Ok(headers)
 }

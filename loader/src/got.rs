@@ -5,8 +5,8 @@
 //! words before them are. Once all slots are bound nobody writes a page that holds nothing else.
 
 use crate::addr::{VAddr, PAGE_SIZE};
+use crate::memory;
 use crate::object::Object;
-use alloc::vec::Vec;
 use core::ops::Range;
 use goblin::elf64::reloc::{Rela, R_X86_64_IRELATIVE, R_X86_64_JUMP_SLOT, R_X86_64_TLSDESC};
 
@@ -45,7 +45,7 @@ impl GotPages {
         if end.0 - start.0 + HEADER < PAGE_SIZE {
             return Some(GotPages { all, own: none });
         }
-        let own = longest_run(slots().collect())
+        let own = longest_run(slots())
             .map(|mut run| {
                 if plt_got.and_then(|at| at.checked_add(HEADER)) == Some(run.start) {
                     run.start = plt_got.unwrap_or(run.start);
@@ -69,10 +69,19 @@ fn slot(record: &Rela) -> Option<Range<VAddr>> {
     Some(start..start.checked_add(len)?)
 }
 
-/// The longest stretch without a hole.
-fn longest_run(mut slots: Vec<Range<VAddr>>) -> Option<Range<VAddr>> {
-    slots.sort_unstable_by_key(|slot| slot.start);
-    let mut slots = slots.into_iter();
+/// The longest stretch without a hole; none if there is no memory to find it.
+fn longest_run(slots: impl Iterator<Item = Range<VAddr>> + Clone) -> Option<Range<VAddr>> {
+    // As linkers write them.
+    if slots.clone().is_sorted_by_key(|slot| slot.start) {
+        return longest_of_sorted(slots);
+    }
+    let mut sorted = memory::with_capacity(slots.clone().count()).ok()?;
+    sorted.extend(slots);
+    sorted.sort_unstable_by_key(|slot| slot.start);
+    longest_of_sorted(sorted.into_iter())
+}
+
+fn longest_of_sorted(mut slots: impl Iterator<Item = Range<VAddr>>) -> Option<Range<VAddr>> {
     let mut run = slots.next()?;
     let mut longest = run.clone();
     for slot in slots {
@@ -91,6 +100,7 @@ fn longest_run(mut slots: Vec<Range<VAddr>>) -> Option<Range<VAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec::Vec;
 
     fn record(at: u64, kind: u32) -> Rela {
         Rela { r_offset: at, r_info: u64::from(kind), r_addend: 0 }

@@ -36,6 +36,7 @@ pub mod image;
 pub mod linker;
 pub mod lookup;
 pub mod map;
+pub mod memory;
 pub mod object;
 pub mod order;
 pub mod program;

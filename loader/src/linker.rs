@@ -6,6 +6,7 @@ use crate::elf::version::Need;
 use crate::error::{LoadError, Lossy, Reason};
 use crate::file::{self, Opened};
 use crate::lookup::UniqueSymbols;
+use crate::memory;
 use crate::object::{Kind, NamespaceId, Object, ObjectId, ObjectTable, BASE_NAMESPACE};
 use crate::order::Algorithm;
 use crate::rule::{holds, Rule};
@@ -38,8 +39,6 @@ pub struct Linker {
     pub tls_modules: Vec<Option<ObjectId>>,
     /// What a mere listing could not find, with the number of objects that precede it; `None` when that is an error.
     pub missing: Option<Vec<(usize, Vec<u8>)>>,
-    /// Asked before a file is loaded: whether there is memory for what is kept of it, so that a want of it is an error and not the end.
-    pub room: Option<fn() -> Result<(), Errno>>,
     /// What memory libraries are mapped in.
     pub memory: ImageMemory,
     /// How constructors and destructors are brought into order.
@@ -70,7 +69,6 @@ impl Linker {
             namespaces: alloc::vec![Namespace::default()],
             tls_modules: Vec::new(),
             missing: None,
-            room: None,
             memory: ImageMemory::File,
             algorithm: Algorithm::default(),
         }
@@ -206,9 +204,9 @@ impl Linker {
             return Ok(id);
         }
         let at = transaction.namespace.0;
-        if let Some(room) = self.room {
-            room().map_err(|errno| LoadError::system(name, "cannot create shared object descriptor", errno))?;
-        }
+        // Each header becomes a segment, and that up to three regions of the plan.
+        let headers = opened.headers.len().saturating_mul(HEADER_ROOM);
+        memory::ensure(headers.saturating_add(memory::STEP)).map_err(|_| no_memory(name))?;
         log::debug!(target: "files", "file={} [{at}];  generating link map", Lossy(name));
         let mut object = file::load(opened, Kind::Library, name, self.memory)?;
         object.log_place();
@@ -280,13 +278,14 @@ impl Linker {
             }
             return Err(LoadError::fault(name, "empty dynamic string token substitution"));
         };
+        memory::ensure_for_name(&expanded).map_err(|_| no_memory(&expanded))?;
         let is_new = self.find_by_name(transaction.namespace, &expanded).is_none();
         log_dependency(object, kind, &expanded, is_new);
         match self.require(transaction, finder, &expanded, Some(id)) {
             Ok(dependency) => {
-                so_far.needed.push(dependency);
+                memory::push(&mut so_far.needed, dependency).map_err(|_| no_memory(&expanded))?;
                 if kind != DependencyKind::Needed {
-                    so_far.filtees.push(dependency);
+                    memory::push(&mut so_far.filtees, dependency).map_err(|_| no_memory(&expanded))?;
                 }
             }
             Err(error) => {
@@ -357,6 +356,19 @@ impl Linker {
         missing
     }
 
+    /// Moves what stays of a transaction that failed out of the memory that this one took ([`memory::renew`]).
+    pub fn renew(&mut self) {
+        self.objects.renew();
+        memory::renew(&mut self.namespaces);
+        memory::renew(&mut self.tls_modules);
+        for namespace in &mut self.namespaces {
+            memory::renew(&mut namespace.list);
+            memory::renew(&mut namespace.global_scope);
+            let unique = core::mem::take(namespace.unique.get_mut());
+            *namespace.unique.get_mut() = unique.into_iter().map(|(name, at)| (name.as_slice().to_vec(), at)).collect();
+        }
+    }
+
     /// Takes an object out of all lists and unmaps it.
     pub fn unload(&mut self, id: ObjectId) {
         if let Some(object) = self.forget(id) {
@@ -387,6 +399,23 @@ impl Linker {
         }
         self.objects.remove(id)
     }
+}
+
+/// Memory for what is made of one program header.
+const HEADER_ROOM: usize = 1024;
+
+/// Memory for linking objects among so many: scopes, which every object may have one of, and what calls are looked up in, which is
+/// made anew while the old one is there.
+pub fn room_to_link(objects: usize) -> usize {
+    const OF_EACH: usize = 1024;
+    const OF_PAIR: usize = 16;
+    let pairs = objects.saturating_mul(objects).saturating_mul(OF_PAIR);
+    objects.saturating_mul(OF_EACH).saturating_add(pairs).saturating_add(memory::STEP)
+}
+
+/// What glibc says where it has no memory for an object.
+fn no_memory(name: &[u8]) -> LoadError {
+    LoadError::system(name, "cannot create shared object descriptor", Errno::NOMEM)
 }
 
 /// What an object needs, as far as it is loaded.

@@ -157,7 +157,8 @@ impl Definition {
 
 /// Which definition of a unique symbol is in use: the first that anybody has bound to.
 pub fn one_of_a_kind(unique: &UniqueSymbols, name: &[u8], found: Definition) -> Definition {
-    *unique.borrow_mut().entry(name.to_vec()).or_insert(found)
+    let known = unique.borrow().get(name).copied();
+    known.unwrap_or_else(|| *unique.borrow_mut().entry(name.to_vec()).or_insert(found))
 }
 
 impl ScopeEntry {

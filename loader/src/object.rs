@@ -1,6 +1,6 @@
 //! One loaded ELF file, and the table of all of them.
 
-use crate::addr::{Addr, VAddr, PAGE_SIZE};
+use crate::addr::{Addr, VAddr};
 use crate::elf::dynamic::{self, Dynamic};
 use crate::elf::header::{self, ProgramHeader, PT_GNU_PROPERTY};
 use crate::elf::property::{self, Properties};
@@ -8,6 +8,7 @@ use crate::elf::symbols::Symbols;
 use crate::elf::version::Versions;
 use crate::error::{LoadError, Reason};
 use crate::image::Image;
+use crate::memory;
 use crate::relro::{self, RelroPages};
 use crate::sys::FileId;
 use crate::tls::{TlsSegment, TlsState};
@@ -172,6 +173,7 @@ impl Object {
         let tls = TlsSegment::find(&headers, &image).map_err(complain)?;
         let relro = relro::pages(&headers).map_err(complain)?;
         let soname = dynamic.soname.and_then(|at| symbols.string(at));
+        memory::ensure_for_name(soname.unwrap_or_default()).map_err(complain)?;
         Ok(Object {
             aliases: soname.map(<[u8]>::to_vec).into_iter().collect(),
             headers_at: headers_in_memory(&headers, &image),
@@ -298,7 +300,7 @@ impl Object {
     /// Checks that the constructors and destructors lie where they may.
     pub fn check_functions(&self) -> Result<(), LoadError> {
         for array in [self.dynamic.preinit_array, self.dynamic.init_array, self.dynamic.fini_array] {
-            self.function_array(array)?;
+            self.functions(array).try_for_each(|function| function.map(drop))?;
         }
         for at in [self.dynamic.init, self.dynamic.fini].into_iter().flatten() {
             if self.image.segment(at, 1).is_none_or(|s| !s.prot.exec) {
@@ -309,24 +311,19 @@ impl Object {
         Ok(())
     }
 
-    /// The run-time addresses of the functions in an array of the dynamic section (`DT_INIT_ARRAY` and its kin). The array must lie in
-    /// the image; it is read after relocation.
-    pub fn function_array(&self, table: Option<dynamic::Table>) -> Result<Vec<Addr>, LoadError> {
-        let Some(table) = table else {
-            return Ok(Vec::new());
-        };
-        let mut functions = Vec::with_capacity((table.size / 8).min(PAGE_SIZE) as usize);
-        for index in 0..table.size / 8 {
-            let at = table.at.checked_add(index * 8).unwrap_or(VAddr(u64::MAX));
-            let value = self.image.read_u64(at).ok_or_else(|| {
-                LoadError::new(
-                    self.display_name(),
-                    Reason::Malformed { what: "function array outside the object", at: at.0 },
-                )
-            })?;
-            functions.push(Addr(value as usize));
-        }
-        Ok(functions)
+    /// The run-time addresses of the functions in an array of the dynamic section (`DT_INIT_ARRAY` and its kin), or an error for an entry
+    /// that lies outside the image; they are read after relocation.
+    pub fn functions(
+        &self,
+        table: Option<dynamic::Table>,
+    ) -> impl DoubleEndedIterator<Item = Result<Addr, LoadError>> + '_ {
+        let (start, size) = table.map_or((VAddr(0), 0), |table| (table.at, table.size));
+        (0..size / 8).map(move |index| {
+            let at = start.checked_add(index * 8).unwrap_or(VAddr(u64::MAX));
+            let outside = || Reason::Malformed { what: "function array outside the object", at: at.0 };
+            let value = self.image.read_u64(at).ok_or_else(|| LoadError::new(self.display_name(), outside()))?;
+            Ok(Addr(value as usize))
+        })
     }
 }
 
@@ -398,6 +395,20 @@ impl ObjectTable {
     /// All objects with their ids, by id.
     pub fn iter(&self) -> impl Iterator<Item = (ObjectId, &Object)> {
         self.slots.iter().enumerate().filter_map(|(i, o)| Some((ObjectId(i as u32), o.as_deref()?)))
+    }
+}
+
+impl ObjectTable {
+    /// Moves the table, and the names that objects may have got in a transaction which failed ([`memory::renew`]).
+    pub fn renew(&mut self) {
+        while let Some(None) = self.slots.last() {
+            self.slots.pop();
+        }
+        memory::renew(&mut self.slots);
+        for object in self.iter_mut() {
+            object.aliases.iter_mut().for_each(memory::renew);
+            memory::renew(&mut object.aliases);
+        }
     }
 }
 

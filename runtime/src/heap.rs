@@ -1,8 +1,8 @@
 //! The interpreter's heap.
 //!
-//! Memory comes in arenas from the kernel and is never given back: what a committed transaction has allocated stays for good and can be
-//! sealed. Freed blocks go to lists by size and are used again first, so that a program that opens and closes the same
-//! library for ever does not grow.
+//! Memory comes in arenas from the kernel. What a committed transaction has allocated stays for good and can be sealed. A transaction that
+//! fails gives back the arenas that it has taken ([`Heap::begin`], [`Heap::leave`], [`Heap::left`]). Freed blocks go to lists by size and are
+//! used again first, so that a program that opens and closes the same library for ever does not grow.
 
 use crate::word::WordLock;
 use core::alloc::{GlobalAlloc, Layout};
@@ -11,7 +11,6 @@ use core::ops::Range;
 use core::ptr::null_mut;
 use loader::addr::Addr;
 use loader::sys::{self, Place, Prot};
-use rustix::io::Errno;
 
 /// Size of the first arena: enough for a program with some dozens of libraries.
 const FIRST_ARENA: usize = 512 * 1024;
@@ -27,19 +26,51 @@ const CLASSES: usize = 48 * STEPS;
 /// How many arenas are remembered for sealing.
 pub const ARENAS: usize = 64;
 
+/// How many rests of earlier arenas are kept.
+const RESTS: usize = 4;
+
+/// A freed block.
 struct Block {
     next: *mut Block,
+    /// Its size class.
+    class: usize,
 }
+
+/// An arena that no commit has sealed.
+#[derive(Clone)]
+struct Arena {
+    range: Range<usize>,
+    /// How many arenas there were before it.
+    serial: u64,
+    /// How many blocks of it are in use.
+    blocks: usize,
+    /// Whether it is about to be given back: it gives no more blocks.
+    leaves: bool,
+}
+
+const NO_ARENA: Arena = Arena { range: 0..0, serial: 0, blocks: 0, leaves: false };
 
 struct State {
     /// The unused rest of the current arena.
     rest: Range<usize>,
+    /// Those of earlier ones, the longest first: they are used when there is nothing else.
+    rests: [Range<usize>; RESTS],
     /// Freed blocks by size class; those of the aligned classes come last.
     free: [*mut Block; CLASSES + 64],
-    /// Arenas that no commit has sealed yet.
-    arenas: [Range<usize>; ARENAS],
+    /// Freed blocks of arenas that are about to be given back.
+    left: *mut Block,
+    /// The longest rest in such an arena: for what finds no other place, and then keeps that arena.
+    left_rest: Range<usize>,
+    /// The arenas that no commit has sealed yet.
+    arenas: [Arena; ARENAS],
     arena_count: usize,
+    /// How many there have ever been.
+    serial: u64,
 }
+
+/// When a transaction began.
+#[derive(Clone, Copy)]
+pub struct Mark(u64);
 
 /// The allocator.
 pub struct Heap {
@@ -60,8 +91,16 @@ impl Default for Heap {
 impl Heap {
     /// A heap without memory.
     pub const fn new() -> Heap {
-        let state =
-            State { rest: 0..0, free: [null_mut(); CLASSES + 64], arenas: [const { 0..0 }; ARENAS], arena_count: 0 };
+        let state = State {
+            rest: 0..0,
+            rests: [const { 0..0 }; RESTS],
+            free: [null_mut(); CLASSES + 64],
+            left: null_mut(),
+            left_rest: 0..0,
+            arenas: [const { NO_ARENA }; ARENAS],
+            arena_count: 0,
+            serial: 0,
+        };
         Heap { lock: WordLock::new(), state: UnsafeCell::new(state) }
     }
 
@@ -78,49 +117,50 @@ impl Heap {
             if state.rest.end - state.rest.start >= bytes {
                 return true;
             }
-            let usual = ARENA.max((bytes + 4095) & !4095);
-            state.take_arena(usual).map(|arena| state.rest = arena).is_some()
+            let Some(len) = bytes.checked_add(4095).map(|bytes| ARENA.max(bytes & !4095)) else {
+                return false;
+            };
+            state.take_arena(len).map(|arena| state.switch_to(arena)).is_some()
         })
+    }
+
+    /// A transaction begins.
+    pub fn begin(&self) -> Mark {
+        Mark(self.with(|state| state.serial))
+    }
+
+    /// A transaction has failed: what is allocated from here on does not come from arenas that were taken since, so that what has to stay can
+    /// be moved out of them. Whether there are such arenas.
+    pub fn leave(&self, mark: Mark) -> bool {
+        self.with(|state| state.leave(mark))
+    }
+
+    /// Gives those arenas back that nothing is left in. The others go on as before.
+    pub fn left(&self) {
+        self.with(State::give_back);
     }
 
     /// The arenas that were made since the last call: what a commit seals.
     pub fn take_unsealed_arenas(&self, mut visit: impl FnMut(Range<Addr>)) {
         let (arenas, count) = self.with(|state| {
-            let arenas = core::mem::replace(&mut state.arenas, [const { 0..0 }; ARENAS]);
+            let arenas = core::mem::replace(&mut state.arenas, [const { NO_ARENA }; ARENAS]);
             (arenas, core::mem::take(&mut state.arena_count))
         });
         for arena in &arenas[..count] {
-            visit(Addr(arena.start)..Addr(arena.end));
+            visit(Addr(arena.range.start)..Addr(arena.range.end));
         }
     }
 }
 
-/// What is kept of an object: its tables' places, headers, names, link map, its part of a scope. Most need a tenth of it.
-const ROOM_OF_OBJECT: usize = 64 * 1024;
-
-/// Makes sure that there is memory for one more object.
-///
-/// # Errors
-/// There is none.
-pub fn room_for_object() -> Result<(), Errno> {
-    if HEAP.ensure(ROOM_OF_OBJECT) {
-        Ok(())
-    } else {
-        Err(Errno::NOMEM)
-    }
+/// Whether so many bytes can be had of the interpreter's heap.
+pub fn has_room(bytes: usize) -> bool {
+    HEAP.ensure(bytes)
 }
 
-/// Makes sure that there is memory for linking objects among so many: scopes, and what calls are looked up in.
-///
-/// # Errors
-/// There is none.
-pub fn room_for_linking(objects: usize) -> Result<(), Errno> {
-    const OF_EACH: usize = 1024;
-    if HEAP.ensure(ROOM_OF_OBJECT.saturating_add(objects.saturating_mul(OF_EACH))) {
-        Ok(())
-    } else {
-        Err(Errno::NOMEM)
-    }
+/// Sees to it that a transaction which fails finds memory to say so without taking any that stays. Without success it may.
+pub fn prepare_for_failure() {
+    const ROOM: usize = 16 * 1024;
+    HEAP.ensure(ROOM);
 }
 
 /// The interpreter's heap.
@@ -171,39 +211,153 @@ impl State {
             let block = *list;
             // SAFETY: a block on the list is free memory of this heap that starts with its link.
             *list = unsafe { (*block).next };
+            self.count(block as usize, 1);
             return block.cast();
         }
         let align = if class >= CLASSES { size.min(4096) } else { ALIGN };
-        let start = self.rest.start.wrapping_add(align - 1) & !(align - 1);
-        if start.checked_add(size).is_none_or(|end| end > self.rest.end) {
-            return self.grow(size);
-        }
-        self.rest.start = start + size;
+        let from_rests = |rests: &mut [Range<usize>]| rests.iter_mut().find_map(|rest| cut(rest, size, align));
+        let start = cut(&mut self.rest, size, align)
+            .or_else(|| from_rests(&mut self.rests))
+            .or_else(|| cut(&mut self.left_rest, size, align))
+            .or_else(|| self.grow(size));
+        let Some(start) = start else {
+            return null_mut();
+        };
+        self.count(start, 1);
         start as *mut u8
+    }
+
+    fn free(&mut self, block: *mut Block, class: usize) {
+        let leaves = self.count(block as usize, usize::MAX);
+        let list = if leaves { &mut self.left } else { &mut self.free[class] };
+        // SAFETY: the block is the caller's to give back, aligned and large enough for a link and a class.
+        unsafe { *block = Block { next: *list, class } };
+        *list = block;
+    }
+
+    /// Counts a block of the arena that it lies in, if that is known, up or down. Whether the arena is about to be given back.
+    fn count(&mut self, block: usize, change: usize) -> bool {
+        // Most come from the last.
+        let mut arenas = self.arenas[..self.arena_count].iter_mut().rev();
+        arenas.find(|arena| arena.range.contains(&block)).is_some_and(|arena| {
+            arena.blocks = arena.blocks.wrapping_add(change);
+            arena.leaves
+        })
     }
 
     /// New memory of the kernel's.
     fn take_arena(&mut self, len: usize) -> Option<Range<usize>> {
         // SAFETY: new memory at a place of the kernel's choice.
         let Addr(start) = unsafe { sys::map_anonymous(Place::Anywhere, len, Prot::READ_WRITE, false) }.ok()?;
+        let range = start..start + len;
         if let Some(slot) = self.arenas.get_mut(self.arena_count) {
-            *slot = start..start + len;
+            *slot = Arena { range: range.clone(), serial: self.serial, blocks: 0, leaves: false };
             self.arena_count += 1;
         }
-        Some(start..start + len)
+        self.serial += 1;
+        Some(range)
     }
 
-    fn grow(&mut self, size: usize) -> *mut u8 {
-        let usual = if self.rest.end == 0 { FIRST_ARENA } else { ARENA };
-        let len = usual.max((size + 4095) & !4095);
-        let Some(Range { start, .. }) = self.take_arena(len) else {
-            return null_mut();
-        };
-        if len - size > self.rest.end - self.rest.start {
-            self.rest = start + size..start + len;
-        }
-        start as *mut u8
+    /// Goes on with another rest; keeps the one that there is.
+    fn switch_to(&mut self, rest: Range<usize>) {
+        let old = core::mem::replace(&mut self.rest, rest);
+        self.keep_rest(old);
     }
+
+    fn keep_rest(&mut self, rest: Range<usize>) {
+        self.rests[RESTS - 1] =
+            self.rests[RESTS - 1..].iter().cloned().chain([rest]).max_by_key(ExactSizeIterator::len).unwrap_or(0..0);
+        self.rests.sort_unstable_by_key(|rest| core::cmp::Reverse(rest.len()));
+    }
+
+    fn leave(&mut self, mark: Mark) -> bool {
+        let mut any = false;
+        for arena in self.arenas[..self.arena_count].iter_mut().filter(|arena| arena.serial >= mark.0) {
+            arena.leaves = true;
+            any = true;
+        }
+        if !any {
+            return false;
+        }
+        let leaves = |at: usize| self.arenas[..self.arena_count].iter().any(|a| a.leaves && a.range.contains(&at));
+        for rest in self.rests.iter_mut().chain([&mut self.rest]).filter(|rest| leaves(rest.start)) {
+            let rest = core::mem::replace(rest, 0..0);
+            if rest.len() > self.left_rest.len() {
+                self.left_rest = rest;
+            }
+        }
+        for list in &mut self.free {
+            let mut link: *mut *mut Block = list;
+            // SAFETY: the list consists of free blocks of this heap, each of which starts with its link.
+            unsafe {
+                while !(*link).is_null() {
+                    let block = *link;
+                    if leaves(block as usize) {
+                        *link = (*block).next;
+                        (*block).next = core::mem::replace(&mut self.left, block);
+                    } else {
+                        link = &raw mut (*block).next;
+                    }
+                }
+            }
+        }
+        self.rests.sort_unstable_by_key(|rest| core::cmp::Reverse(rest.len()));
+        if self.rest.is_empty() {
+            self.rest = core::mem::replace(&mut self.rests[0], 0..0);
+        }
+        true
+    }
+
+    fn give_back(&mut self) {
+        let empty = |arena: &Arena| arena.leaves && arena.blocks == 0;
+        let mut block = core::mem::replace(&mut self.left, null_mut());
+        while !block.is_null() {
+            // SAFETY: the list consists of free blocks of this heap, of arenas that are still mapped.
+            let Block { next, class } = unsafe { core::ptr::read(block) };
+            let mut arenas = self.arenas[..self.arena_count].iter();
+            if !arenas.any(|arena| empty(arena) && arena.range.contains(&(block as usize))) {
+                // SAFETY: as above.
+                unsafe { (*block).next = core::mem::replace(&mut self.free[class], block) };
+            }
+            block = next;
+        }
+        let mut kept = 0;
+        for index in 0..self.arena_count {
+            let arena = self.arenas[index].clone();
+            // SAFETY: no block of it is in use, no list has one, and no rest lies in it. If it can't be unmapped it is forgotten.
+            if empty(&arena) && unsafe { sys::unmap(Addr(arena.range.start)..Addr(arena.range.end)) }.is_ok() {
+                continue;
+            }
+            self.arenas[kept] = Arena { leaves: false, ..arena };
+            kept += 1;
+        }
+        self.arena_count = kept;
+        let rest = core::mem::replace(&mut self.left_rest, 0..0);
+        if self.arenas[..kept].iter().any(|arena| arena.range.contains(&rest.start)) {
+            self.keep_rest(rest);
+        }
+    }
+
+    /// A block at the start of a new arena.
+    fn grow(&mut self, size: usize) -> Option<usize> {
+        let usual = if self.rest.end == 0 { FIRST_ARENA } else { ARENA };
+        let arena = self.take_arena(usual.max(size.checked_add(4095)? & !4095))?;
+        let (start, rest) = (arena.start, arena.start + size..arena.end);
+        if rest.len() > self.rest.len() {
+            self.switch_to(rest);
+        } else {
+            self.keep_rest(rest);
+        }
+        Some(start)
+    }
+}
+
+/// Takes a block off the start of a rest.
+fn cut(rest: &mut Range<usize>, size: usize, align: usize) -> Option<usize> {
+    let start = rest.start.checked_add(align - 1)? & !(align - 1);
+    let end = start.checked_add(size).filter(|end| *end <= rest.end)?;
+    rest.start = end;
+    Some(start)
 }
 
 // SAFETY: blocks are disjoint, at least as large and as aligned as asked (a class is not smaller than either), and stay mapped.
@@ -217,12 +371,7 @@ unsafe impl GlobalAlloc for Heap {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         let (class, _) = class_of(&layout);
-        self.with(|state| {
-            let block: *mut Block = block.cast();
-            // SAFETY: the block is the caller's to give back, aligned and large enough for a link.
-            unsafe { (*block).next = state.free[class] };
-            state.free[class] = block;
-        });
+        self.with(|state| state.free(block.cast(), class));
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
@@ -261,6 +410,52 @@ mod tests {
         }
         assert!(heap.ensure(10_000) && !heap.ensure(usize::MAX / 2));
         heap.take_unsealed_arenas(|_| panic!("there was room"));
+    }
+
+    #[test]
+    fn a_failed_transaction_gives_its_arenas_back() {
+        let heap = Heap::new();
+        let layout = |size| Layout::from_size_align(size, 16).expect("valid");
+        // SAFETY: the layouts of this test are not empty.
+        let alloc = |size| unsafe { heap.alloc(layout(size)) } as usize;
+        // SAFETY: blocks are freed with the layout that they were made with.
+        let free = |at: usize, size| unsafe { heap.dealloc(at as *mut u8, layout(size)) };
+        let first = alloc(100);
+        let mark = heap.begin();
+        let (many, one) = (alloc(2 << 20), alloc(300_000));
+        let (later, stays) = (alloc(300_000), alloc(64));
+        free(many, 2 << 20);
+        free(one, 300_000);
+        assert!(heap.leave(mark));
+        // What is allocated now comes from before the mark.
+        let moved = alloc(64);
+        assert!(moved.abs_diff(first) < FIRST_ARENA);
+        free(later, 300_000);
+        free(stays, 64);
+        heap.left();
+        let mut left = 0;
+        heap.take_unsealed_arenas(|arena| left += arena.end.0 - arena.start.0);
+        assert_eq!(left, FIRST_ARENA);
+        assert!(!heap.leave(heap.begin()));
+    }
+
+    #[test]
+    fn what_is_in_use_keeps_its_arena() {
+        let heap = Heap::new();
+        let layout = |size| Layout::from_size_align(size, 16).expect("valid");
+        // SAFETY: the layout is not empty.
+        let alloc = |size| unsafe { heap.alloc(layout(size)) } as usize;
+        alloc(100);
+        let mark = heap.begin();
+        let (gone, stays) = (alloc(400_000), alloc(500_000));
+        assert!(gone != 0 && stays != 0);
+        // SAFETY: the block came from this heap with this layout.
+        unsafe { heap.dealloc(gone as *mut u8, layout(400_000)) };
+        assert!(heap.leave(mark));
+        heap.left();
+        // SAFETY: the block is in use.
+        unsafe { core::ptr::write_bytes(stays as *mut u8, 1, 500_000) };
+        assert_eq!(alloc(400_000), gone);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use alloc::boxed::Box;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use loader::linker::Linker;
+use loader::memory;
 use loader::object::ObjectId;
 use loader::reloc::PltMode;
 use loader::seal::tunables::{SealLevel, SealTunables};
@@ -172,8 +173,8 @@ pub fn open_to_threads() {
 }
 
 /// Puts the state in place; once, at start-up.
-pub fn install(mut process: Process) {
-    process.linker.room = Some(heap::room_for_object);
+pub fn install(process: Process) {
+    memory::set_source(heap::has_room);
     // SAFETY: there is one thread, and nothing has been handed out yet.
     unsafe { *PROCESS.0.get() = Some(Box::new(process)) };
 }

@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The system call that does not exist and marks the start and the end of what is watched (`fixtures/faults/open.c`).
 const MARK: u64 = 1_000_001;
@@ -18,6 +19,23 @@ const MARK: u64 = 1_000_001;
 const ENOMEM: (i32, &str) = (12, "ENOMEM");
 const EACCES: (i32, &str) = (13, "EACCES");
 const EMFILE: (i32, &str) = (24, "EMFILE");
+
+/// Which of [`OPENINGS`] come with more errors than one: what they are refused otherwise is the same code.
+const SIMPLE: usize = 12;
+
+/// What is opened with less and less of the address space missing.
+const PRESSED: [Opening; 7] = [
+    ("closure", "./libroot.so", NOW, "pressure"),
+    ("closure for ever", "./libroot.so", NOW | NODELETE, "pressure"),
+    ("wide", "./libwide.so", NOW, "pressure"),
+    ("many versions", "./libversions.so", NOW, "pressure"),
+    ("many descriptors", "./libdescriptors.so", NOW, "pressure"),
+    ("many unique symbols", "./libuniques.so", NOW, "pressure"),
+    ("many resolvers", "./libresolvers.so", NOW, "pressure"),
+];
+
+/// How long a program may take.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What is refused at each level.
 const ERRORS: [&[(i32, &str)]; 3] = [&[ENOMEM], &[ENOMEM, EACCES, EMFILE], &[ENOMEM]];
@@ -29,22 +47,34 @@ const DEEPBIND: u32 = 8;
 const GLOBAL: u32 = 0x100;
 const NODELETE: u32 = 0x1000;
 
-/// A dlopen: its name, the file, the mode, and whether there is a second thread.
-type Opening = (&'static str, &'static str, u32, bool);
+/// A dlopen: its name, the file, the mode, and how (`fixtures/faults/open.c`; `audited`: with an audit module).
+type Opening = (&'static str, &'static str, u32, &'static str);
 
-const OPENINGS: [Opening; 12] = [
-    ("plain", "./libplain.so", NOW, false),
-    ("searched", "libplain.so", LAZY, false),
-    ("cached", "libm.so.6", NOW, false),
-    ("closure", "./libroot.so", LAZY | GLOBAL, false),
-    ("deep", "./libroot.so", NOW | DEEPBIND, false),
-    ("for ever", "./libroot.so", NOW | NODELETE, false),
-    ("static TLS", "./libstatic.so", NOW, true),
-    ("dynamic TLS", "./libdynamic.so", NOW, true),
-    ("the TLS of another", "./libuser.so", NOW, true),
-    ("executable stack", "./libstack.so", NOW, true),
-    ("large pages", "./libaligned.so", NOW, false),
-    ("text relocations", "./libtext.so", NOW, false),
+const OPENINGS: [Opening; 24] = [
+    ("plain", "./libplain.so", NOW, ""),
+    ("searched", "libplain.so", LAZY, ""),
+    ("cached", "libm.so.6", NOW, ""),
+    ("closure", "./libroot.so", LAZY | GLOBAL, ""),
+    ("deep", "./libroot.so", NOW | DEEPBIND, ""),
+    ("for ever", "./libroot.so", NOW | NODELETE, ""),
+    ("static TLS", "./libstatic.so", NOW, "thread"),
+    ("dynamic TLS", "./libdynamic.so", NOW, "thread"),
+    ("the TLS of another", "./libuser.so", NOW, "thread"),
+    ("executable stack", "./libstack.so", NOW, "thread"),
+    ("large pages", "./libaligned.so", NOW, ""),
+    ("text relocations", "./libtext.so", NOW, ""),
+    ("wide", "./libwide.so", NOW, ""),
+    ("wide for ever", "./libwide.so", LAZY | NODELETE, ""),
+    ("many versions", "./libversions.so", NOW, ""),
+    ("many descriptors", "./libdescriptors.so", NOW, ""),
+    ("many unique symbols", "./libuniques.so", NOW, ""),
+    ("many resolvers", "./libresolvers.so", NOW, ""),
+    ("a new namespace", "./libroot.so", NOW, "new"),
+    ("a new namespace for ever", "./libroot.so", NOW | NODELETE, "new"),
+    ("a namespace in use", "./libroot.so", NOW, "existing"),
+    ("watched", "./libroot.so", LAZY, "audited"),
+    ("watched for ever", "./libroot.so", NOW | NODELETE, "audited"),
+    ("watched and wide", "./libwide.so", LAZY, "audited"),
 ];
 
 struct Bench {
@@ -74,7 +104,8 @@ fn trials() -> Result<Vec<Trial>, String> {
     for (level, errors) in ERRORS.iter().enumerate() {
         for &error in *errors {
             // Level 2 opens no object with text relocations.
-            for opening in OPENINGS.into_iter().filter(|o| level < 2 || o.0 != "text relocations") {
+            let count = if error == ENOMEM { OPENINGS.len() } else { SIMPLE };
+            for opening in OPENINGS.into_iter().take(count).filter(|o| level < 2 || o.0 != "text relocations") {
                 let bench = Arc::clone(&bench);
                 let name = format!("{} level {level} {}", opening.0, error.1);
                 trials.push(Trial::test(name.clone(), move || Ok(bench.check(&name, level, opening, error.0)?)));
@@ -82,6 +113,11 @@ fn trials() -> Result<Vec<Trial>, String> {
         }
     }
     for level in 0..=2 {
+        for opening in PRESSED {
+            let bench = Arc::clone(&bench);
+            let name = format!("{} level {level} pressed", opening.0);
+            trials.push(Trial::test(name, move || Ok(bench.press(level, opening)?)));
+        }
         let bench = Arc::clone(&bench);
         let name = format!("system calls of the system's loader only, level {level}");
         trials.push(Trial::test(name, move || Ok(no_others(&bench, level)?)));
@@ -94,7 +130,7 @@ fn repertoire(bench: &Bench, loader: &Path, level: usize) -> Result<BTreeSet<u64
     let folder = suite::scratch(&bench.cache, &format!("repertoire-{level}-{}", loader == Path::new(SYSTEM)))?;
     let mut numbers = BTreeSet::new();
     // Level 2 refuses text relocations.
-    for opening in OPENINGS.into_iter().filter(|opening| level < 2 || opening.0 != "text relocations") {
+    for opening in OPENINGS.into_iter().take(SIMPLE).filter(|o| level < 2 || o.0 != "text relocations") {
         let mut note = |number: u64| {
             numbers.insert(number);
         };
@@ -139,7 +175,32 @@ fn build_tree(tree: &Path) -> Result<(), String> {
     library("libstack.so", "value", &["-Wl,-z,execstack"])?;
     library("libaligned.so", "value", &["-Wl,-z,max-page-size=0x200000"])?;
     library("libtext.so", "value", &["-fno-pic", "-mcmodel=large", "-Wl,-z,notext"])?;
+    let module = ["-shared", "-fPIC"];
+    build::compile(tree, "auditor.so", &sources.join("auditor.c"), &module)?;
+    build_large(tree, sources)?;
     build::compile(tree, "open", &sources.join("open.c"), &["-pthread"])
+}
+
+/// Libraries of which the loader keeps more than it has left in its first piece of memory.
+fn build_large(tree: &Path, sources: &Path) -> Result<(), String> {
+    const WIDE: usize = 12;
+    let library = |out: &str, flags: &[&str]| {
+        let fixed = ["-shared", "-fPIC", "-Wl,-z,relro,-rpath,$ORIGIN"];
+        build::compile(tree, out, &sources.join("large.c"), &[&fixed, flags].concat())
+    };
+    let script = (0..9000).map(|n| format!("VERSION_{n} {{ }};\n")).collect::<String>();
+    fs::write(tree.join("versions.map"), script).map_err(|e| e.to_string())?;
+    library("libversions.so", &["-Wl,--version-script=versions.map"])?;
+    let mut needed = ["-Wl,--no-as-needed", "./libversions.so"].map(str::to_string).to_vec();
+    for number in 0..WIDE {
+        let out = format!("libwide{number}.so");
+        library(&out, &[&format!("-Wl,-soname,{out}"), "-DWIDE", "-lm", "-Wl,--no-as-needed"])?;
+        needed.push(format!("./{out}"));
+    }
+    library("libwide.so", &needed.iter().map(String::as_str).collect::<Vec<_>>())?;
+    library("libdescriptors.so", &["-DDESCRIPTORS", "-mtls-dialect=gnu2"])?;
+    library("libuniques.so", &["-DUNIQUES"])?;
+    library("libresolvers.so", &["-DRESOLVERS"])
 }
 
 /// What was refused, and what came of it.
@@ -154,11 +215,11 @@ impl Bench {
         &self,
         loader: &Path,
         level: usize,
-        (_, file, mode, thread): Opening,
+        opening: Opening,
         folder: &Path,
         note: &mut dyn FnMut(u64),
     ) -> std::io::Result<()> {
-        let mut command = self.command(loader, level, file, mode, thread);
+        let mut command = self.command(loader, level, opening);
         command.stdout(File::create(folder.join("stdout"))?).stderr(Stdio::null());
         let mut tracee = Tracee::start(&mut command)?;
         let mut marks = 0;
@@ -173,12 +234,27 @@ impl Bench {
         }
     }
 
-    fn command(&self, loader: &Path, level: usize, file: &str, mode: u32, thread: bool) -> Command {
+    fn command(&self, loader: &Path, level: usize, (_, file, mode, how): Opening) -> Command {
         let mut command = Command::new(loader);
-        command.args(["./open", file, &mode.to_string()]).args(thread.then_some("thread"));
+        if how == "audited" {
+            command.args(["--audit", "./auditor.so"]);
+        }
+        command.args(["./open", file, &mode.to_string(), how]);
         command.current_dir(&self.tree).env_clear().env("LD_LIBRARY_PATH", ".:/nowhere").env("LC_ALL", "C");
         command.env("GLIBC_TUNABLES", format!("glibc.rtld.seal={level}")).stdin(Stdio::null());
         command
+    }
+
+    /// Opens a library with less address space than it takes.
+    fn press(&self, level: usize, opening: Opening) -> Result<(), String> {
+        let mut command = self.command(&self.interpreter, level, opening);
+        let outcome = conformance::process::capture(&mut command, b"", LIMIT).map_err(|e| e.to_string())?;
+        let stdout = String::from_utf8_lossy(&outcome.stdout);
+        let complains = stdout.lines().any(|line| line.starts_with("left: ") || line.starts_with("gone: "));
+        match works(&outcome).is_some() && stdout.contains("pressed: 1\n") && !complains {
+            true => Ok(()),
+            false => Err(told(&outcome)),
+        }
     }
 
     fn check(&self, name: &str, level: usize, opening: Opening, errno: i32) -> Result<(), String> {
@@ -206,13 +282,13 @@ impl Bench {
     fn open(
         &self,
         level: usize,
-        (_, file, mode, thread): Opening,
+        opening: Opening,
         errno: i32,
         which: Option<usize>,
         folder: &Path,
     ) -> std::io::Result<(Option<u64>, Outcome)> {
         let [stdout, stderr] = ["stdout", "stderr"].map(|name| folder.join(name));
-        let mut command = self.command(&self.interpreter, level, file, mode, thread);
+        let mut command = self.command(&self.interpreter, level, opening);
         command.stdout(File::create(&stdout)?).stderr(File::create(&stderr)?);
         let mut tracee = Tracee::start(&mut command)?;
         let (mut marks, mut calls, mut refused) = (0, 0, None);

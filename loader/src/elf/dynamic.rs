@@ -3,6 +3,7 @@
 use crate::addr::VAddr;
 use crate::elf::view::u64_at;
 use crate::error::Reason;
+use crate::memory;
 use alloc::vec::Vec;
 use goblin::elf64::dynamic as elf;
 
@@ -151,8 +152,8 @@ struct Starts {
 
 /// Parses the bytes of `PT_DYNAMIC`, which starts at `at`, up to `DT_NULL`.
 pub fn parse(bytes: &[u8], at: VAddr) -> Result<Dynamic, Reason> {
-    let mut dynamic = Dynamic::default();
-    dynamic.entries.reserve((bytes.len() / DYN_SIZE).min(40));
+    let entries = memory::with_capacity((bytes.len() / DYN_SIZE).min(40))?;
+    let mut dynamic = Dynamic { entries, ..Dynamic::default() };
     let (mut starts, mut sizes) = (Starts::default(), Sizes::default());
     for index in 0..bytes.len() / DYN_SIZE {
         let (Some(tag), Some(value)) = (u64_at(bytes, index * DYN_SIZE), u64_at(bytes, index * DYN_SIZE + 8)) else {
@@ -161,7 +162,7 @@ pub fn parse(bytes: &[u8], at: VAddr) -> Result<Dynamic, Reason> {
         if tag == 0 {
             break;
         }
-        dynamic.entries.push((tag as i64, index));
+        memory::push(&mut dynamic.entries, (tag as i64, index))?;
         let value_at = VAddr(at.0.wrapping_add((index * DYN_SIZE + 8) as u64));
         entry(&mut dynamic, &mut starts, &mut sizes, tag, value, value_at)?;
     }
@@ -179,9 +180,9 @@ fn entry(
 ) -> Result<(), Reason> {
     let address = Some(VAddr(value));
     match tag {
-        elf::DT_NEEDED => d.needed.push(Dependency { name: value, kind: DependencyKind::Needed }),
-        DT_AUXILIARY => d.needed.push(Dependency { name: value, kind: DependencyKind::Auxiliary }),
-        DT_FILTER => d.needed.push(Dependency { name: value, kind: DependencyKind::Filter }),
+        elf::DT_NEEDED => memory::push(&mut d.needed, Dependency { name: value, kind: DependencyKind::Needed })?,
+        DT_AUXILIARY => memory::push(&mut d.needed, Dependency { name: value, kind: DependencyKind::Auxiliary })?,
+        DT_FILTER => memory::push(&mut d.needed, Dependency { name: value, kind: DependencyKind::Filter })?,
         elf::DT_SONAME => d.soname = Some(value),
         elf::DT_RPATH => d.rpath = Some(value),
         elf::DT_RUNPATH => d.runpath = Some(value),

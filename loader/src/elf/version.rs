@@ -8,6 +8,7 @@ use crate::elf::dynamic::Dynamic;
 use crate::elf::symbols::Symbols;
 use crate::elf::view::{u16_at, u32_at, View};
 use crate::error::Reason;
+use crate::memory;
 use alloc::vec::Vec;
 
 /// The version index in a `DT_VERSYM` entry.
@@ -88,12 +89,14 @@ impl<'a> Versions<'a> {
         self.by_index.get(usize::from(versym & VERSYM_VERSION)).copied().flatten()
     }
 
-    fn set(&mut self, versym: u16, version: Version<'a>) {
+    fn set(&mut self, versym: u16, version: Version<'a>) -> Result<(), Reason> {
         let index = usize::from(versym & VERSYM_VERSION);
-        if self.by_index.len() <= index {
+        if let Some(more) = (index + 1).checked_sub(self.by_index.len()) {
+            self.by_index.try_reserve(more).map_err(|_| Reason::NoMemory)?;
             self.by_index.resize(index + 1, None);
         }
         self.by_index[index] = Some(version);
+        Ok(())
     }
 
     fn parse_needs(&mut self, view: &View<'a>, symbols: &Symbols<'a>, at: VAddr, count: u64) -> Result<(), Reason> {
@@ -115,14 +118,14 @@ impl<'a> Versions<'a> {
                 let hash = u32_at(table, aux_at).ok_or_else(bad)?;
                 let name = u32_at(table, aux_at + 8).and_then(|o| symbols.string(u64::from(o))).ok_or_else(bad)?;
                 let version = Version { name, hash };
-                self.set(u16_at(table, aux_at + 6).ok_or_else(bad)?, version);
-                need.versions.push(NeededVersion { version, weak: flags & VER_FLG_WEAK != 0 });
+                self.set(u16_at(table, aux_at + 6).ok_or_else(bad)?, version)?;
+                memory::push(&mut need.versions, NeededVersion { version, weak: flags & VER_FLG_WEAK != 0 })?;
                 match u32_at(table, aux_at + 12).ok_or_else(bad)? {
                     0 => break,
                     next => aux_at = aux_at.checked_add(next as usize).ok_or_else(bad)?,
                 }
             }
-            self.needs.push(need);
+            memory::push(&mut self.needs, need)?;
             match u32_at(table, need_at + 12).ok_or_else(bad)? {
                 0 => break,
                 next => need_at = need_at.checked_add(next as usize).ok_or_else(bad)?,
@@ -153,8 +156,8 @@ impl<'a> Versions<'a> {
             if flags & VER_FLG_BASE == 0 {
                 let name = u32_at(table, aux_at).and_then(|o| symbols.string(u64::from(o))).ok_or_else(bad)?;
                 let version = Version { name, hash };
-                self.set(index, version);
-                self.definitions.push(version);
+                self.set(index, version)?;
+                memory::push(&mut self.definitions, version)?;
             }
             match u32_at(table, def_at + 16).ok_or_else(bad)? {
                 0 => break,

@@ -6,6 +6,7 @@ use crate::elf::symbols::{HashedName, Sym};
 use crate::elf::version::{Version, Wanted};
 use crate::error::{LoadError, Lossy, Reason};
 use crate::lookup::{self, Class, Definition, Query, Scope, UniqueSymbols, SHN_ABS};
+use crate::memory;
 use crate::object::{NamespaceId, Object, ObjectId, ObjectTable, Stay};
 use crate::rule::{holds, Rule};
 use crate::statistics::{LOOKUPS, REMEMBERED};
@@ -134,6 +135,10 @@ impl<'o> Binding<'_, 'o> {
         let version = symbols.version_index(index).and_then(|v| self.object.versions.get(v));
         match self.find(reference, name, version, class) {
             Some(found) => {
+                if found.is_unique() {
+                    // It has an entry of its own in a table now; so may the next have.
+                    memory::ensure_for_name(name.name).map_err(complain)?;
+                }
                 if protected::is_direct(self.object.kind, reference, found.symbol, class) {
                     protected::warn_of_direct(name.name, class, &self.binder.objects[found.object])?;
                 }

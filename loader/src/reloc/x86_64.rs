@@ -8,6 +8,7 @@ use crate::elf::view::u64_at;
 use crate::error::{LoadError, Lossy, Reason};
 use crate::image::Image;
 use crate::lookup::Class;
+use crate::memory;
 use crate::object::{Object, ObjectId};
 use crate::rule::{holds, Rule};
 use crate::statistics::RELATIVE;
@@ -314,17 +315,13 @@ impl Pass<'_, '_, '_> {
         match kind(rela) {
             reloc::R_X86_64_NONE => Ok(()),
             reloc::R_X86_64_RELATIVE => self.store(at, self.image.bias.run_time(VAddr(addend)).0 as u64),
-            reloc::R_X86_64_IRELATIVE | reloc::R_X86_64_COPY => {
-                deferred.push(wait);
-                Ok(())
-            }
+            reloc::R_X86_64_IRELATIVE | reloc::R_X86_64_COPY => self.defer(wait, deferred),
             reloc::R_X86_64_GLOB_DAT | reloc::R_X86_64_64 => self.address(rela, Class::Data, deferred),
             reloc::R_X86_64_JUMP_SLOT => self.address(rela, Class::Plt, deferred),
             reloc::R_X86_64_32 | reloc::R_X86_64_PC32 => {
                 let resolved = self.binding.resolve(symbol_index(rela), Class::Data)?;
                 if resolved.is_ifunc() {
-                    deferred.push(wait);
-                    return Ok(());
+                    return self.defer(wait, deferred);
                 }
                 self.narrow(rela, self.binding.address(&resolved))
             }
@@ -341,10 +338,13 @@ impl Pass<'_, '_, '_> {
         if resolved.is_ifunc() {
             // The slot is checked now, so that nothing can fail once foreign code has run.
             self.image.writable(VAddr(rela.r_offset), 8).ok_or_else(|| self.outside(rela.r_offset))?;
-            deferred.push(Deferred { object: self.binding.id, rela: *rela });
-            return Ok(());
+            return self.defer(Deferred { object: self.binding.id, rela: *rela }, deferred);
         }
         self.store(rela.r_offset, self.binding.address(&resolved).wrapping_add(addend_of_address(rela)))
+    }
+
+    fn defer(&self, wait: Deferred, deferred: &mut Vec<Deferred>) -> Result<(), LoadError> {
+        memory::push(deferred, wait).map_err(|reason| LoadError::new(self.name, reason))
     }
 
     /// `R_X86_64_32` and `R_X86_64_PC32`. A value that does not fit is reported and stored truncated, as glibc does.

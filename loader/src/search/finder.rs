@@ -214,6 +214,13 @@ impl Finder {
         self.options.secure && dst::has_token(name)
     }
 
+    /// Moves what has been learned in a transaction which failed out of the memory that this one took.
+    pub fn renew(&mut self) {
+        self.directories = self.directories.clone();
+        self.common = self.common.clone();
+        self.paths = self.paths.iter().map(|(id, paths)| (*id, paths.clone())).collect();
+    }
+
     /// Drops what is remembered of an object that is unloaded.
     pub fn forget(&mut self, id: ObjectId) {
         self.paths.remove(&id);

@@ -158,6 +158,13 @@ unsafe impl Sync for Table {}
 
 static AUDITED: Table = Table(UnsafeCell::new(BTreeMap::new()));
 
+/// Moves the table out of the memory that a transaction which failed has taken. The gate must be held.
+pub fn renew(_process: &Process) {
+    // SAFETY: whoever has the process has the gate.
+    let table = unsafe { &mut *AUDITED.0.get() };
+    *table = core::mem::take(table).into_iter().collect();
+}
+
 /// What the modules know of an object; `None` for one of theirs. It stays until the object goes.
 fn audited(_linker: &Linker, id: ObjectId) -> Option<&'static Audited> {
     // SAFETY: whoever has the linker has the gate.

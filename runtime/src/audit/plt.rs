@@ -16,8 +16,9 @@ use alloc::vec::Vec;
 use core::ffi::c_long;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use loader::addr::Addr;
-use loader::error::{LoadError, Lossy};
+use loader::error::{LoadError, Lossy, Reason};
 use loader::linker::Linker;
+use loader::memory;
 use loader::object::{Object, ObjectId};
 use loader::reloc::{slots, Binder, PltMode};
 use loader::seal::tunables::SealLevel;
@@ -27,11 +28,13 @@ use loader::seal::tunables::SealLevel;
 pub struct Calls(AtomicPtr<Vec<Call>>);
 
 impl Calls {
-    fn prepare(&self, count: usize) {
+    fn prepare(&self, count: usize) -> Result<(), Reason> {
         if self.0.load(Ordering::Relaxed).is_null() {
-            let calls: Vec<Call> = (0..count).map(|_| Call::default()).collect();
+            let mut calls: Vec<Call> = memory::with_capacity(count)?;
+            calls.extend((0..count).map(|_| Call::default()));
             self.0.store(Box::into_raw(Box::new(calls)), Ordering::Release);
         }
+        Ok(())
     }
 
     fn get(&self, index: u64) -> Option<&Call> {
@@ -93,13 +96,19 @@ pub fn mode(object: &Object, usual: PltMode, wanted: PltMode) -> PltMode {
 
 /// The entry point and the cookie for the PLT header of an object whose bindings or calls concern modules; `None` for the usual ones.
 /// Objects are relocated under the gate.
-pub fn entry(linker: &Linker, id: ObjectId) -> Option<(Addr, u64)> {
+///
+/// # Errors
+/// There is no memory.
+pub fn entry(linker: &Linker, id: ObjectId) -> Result<Option<(Addr, u64)>, LoadError> {
     if !is_active() || !is_concerned(linker, id) || !(is_watched() || bindings::are_wanted()) {
-        return None;
+        return Ok(None);
     }
-    let audited = audited(linker, id)?;
-    audited.calls.prepare(slots::count(&linker.objects[id]));
-    Some((trampoline::entry(), core::ptr::from_ref(audited) as u64))
+    let Some(audited) = audited(linker, id) else {
+        return Ok(None);
+    };
+    let object = &linker.objects[id];
+    audited.calls.prepare(slots::count(object)).map_err(|reason| LoadError::new(object.display_name(), reason))?;
+    Ok(Some((trampoline::entry(), core::ptr::from_ref(audited) as u64)))
 }
 
 /// Which of [`Registers::general`] is the stack pointer.

@@ -15,7 +15,7 @@ use loader::object::{Kind, NamespaceId, ObjectId};
 use loader::rule::{holds, Rule};
 
 /// One object.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Row {
     start: usize,
     end: usize,
@@ -64,6 +64,9 @@ fn publish_if(linker: &Linker, wanted: impl Fn(ObjectId) -> bool, map_of: impl F
     if version > 0 && !holds(Rule::UnwinderInformed) {
         return;
     }
+    if version > 0 && is_known(&TABLES[version & 1], &rows) {
+        return;
+    }
     let spare = (version + 1) & 1;
     let table = &TABLES[spare];
     // SAFETY: the caller holds the loader's lock.
@@ -80,6 +83,13 @@ fn publish_if(linker: &Linker, wanted: impl Fn(ObjectId) -> bool, map_of: impl F
     }
     table.len.store(rows.len(), Ordering::Release);
     VERSION.store(version + 1, Ordering::Release);
+}
+
+/// Whether a table tells that already: after a transaction that failed.
+fn is_known(table: &Table, rows: &[Row]) -> bool {
+    let known = table.rows.load(Ordering::Relaxed);
+    // SAFETY: the table has that many rows, and only whoever publishes changes them.
+    table.len.load(Ordering::Relaxed) == rows.len() && rows == unsafe { core::slice::from_raw_parts(known, rows.len()) }
 }
 
 /// The row of an address.

@@ -15,6 +15,7 @@ use loader::addr::{Addr, VAddr};
 use loader::elf::dynamic::DYN_SIZE;
 use loader::elf::view::u32_at;
 use loader::linker::Linker;
+use loader::memory;
 use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage, BASE_NAMESPACE};
 use loader::tls::TlsState;
 
@@ -65,6 +66,12 @@ impl LinkMaps {
     /// The link map of an object.
     pub fn structure(&self, id: ObjectId) -> Option<Structure> {
         self.entries.iter().find(|e| e.id == id).map(|e| e.map)
+    }
+
+    /// Moves the tables, but not the link maps, out of the memory that a transaction which failed has taken.
+    pub fn renew(&mut self) {
+        memory::renew(&mut self.entries);
+        memory::renew(&mut self.stand_ins);
     }
 
     /// The object whose link map this is.

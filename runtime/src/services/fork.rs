@@ -3,7 +3,7 @@
 //! glibc leaves its child what the other threads were at. Here a fork waits until nobody is changing the state, and the child takes back
 //! what another thread had only begun.
 
-use super::{error, lazy, open};
+use super::{error, lazy, rollback};
 use crate::glibc::libc::RegisterAtfork;
 use crate::glibc::{locks, tls};
 use crate::heap::HEAP;
@@ -62,5 +62,5 @@ extern "C" fn in_child() {
         let unlinked = |o: &loader::object::Object| o.stage == Stage::Mapped && o.stay == Stay::UntilClosed;
         process.linker.objects.iter().filter(|(_, o)| unlinked(o)).map(|(id, _)| id).collect()
     };
-    open::abandon(&begun);
+    rollback::abandon(&begun);
 }

@@ -18,14 +18,13 @@ type Destructor = unsafe extern "C" fn();
 fn constructors(object: &Object) -> Vec<Addr> {
     let mut functions: Vec<Addr> = object.dynamic.init.map(|at| object.image.bias.run_time(at)).into_iter().collect();
     // The arrays were read once before, when the object was checked.
-    functions.extend(object.function_array(object.dynamic.init_array).unwrap_or_default());
+    functions.extend(object.functions(object.dynamic.init_array).flatten());
     functions
 }
 
 /// The destructors of an object in the order in which they run.
 fn destructors(object: &Object) -> Vec<Addr> {
-    let mut functions = object.function_array(object.dynamic.fini_array).unwrap_or_default();
-    functions.reverse();
+    let mut functions: Vec<Addr> = object.functions(object.dynamic.fini_array).rev().flatten().collect();
     functions.extend(object.dynamic.fini.map(|at| object.image.bias.run_time(at)));
     functions
 }

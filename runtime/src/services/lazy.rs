@@ -262,6 +262,8 @@ pub fn publish(linker: &Linker) {
             // SAFETY: the pointer came from a box. Nobody finds it any more, and those who had found it have left since.
             drop(unsafe { Box::from_raw(old) });
         }
+        // Its memory may be of a transaction that fails.
+        publisher.replaced.shrink_to_fit();
     }
 }
 

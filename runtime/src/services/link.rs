@@ -13,6 +13,7 @@ use loader::error::LoadError;
 use loader::got;
 use loader::linker::Linker;
 use loader::map::apply::make_anonymous;
+use loader::memory;
 use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage};
 use loader::reloc::{self, Binder, Deferred, PltMode, Services};
 use loader::rule::{holds, Rule};
@@ -92,7 +93,11 @@ impl Services for LinkServices<'_> {
     fn tls_descriptor(&self, _id: ObjectId, object: &Object, value: u64) -> Result<(Addr, u64), LoadError> {
         match object.tls_state.get() {
             TlsState::Static { offset, .. } => Ok((tlsdesc::static_entry(), value.wrapping_sub(offset))),
-            state => Ok(tlsdesc::dynamic(state.module(), value)),
+            state => {
+                let complain = |reason| LoadError::new(object.display_name(), reason);
+                memory::ensure(memory::STEP).map_err(complain)?;
+                Ok(tlsdesc::dynamic(state.module(), value))
+            }
         }
     }
 
@@ -151,7 +156,7 @@ pub unsafe fn relocate(
         let binder = Binder::new(&linker.objects, scope.global_scope.iter().copied(), &scope.unique);
         let mut deferred: Vec<Deferred> = Vec::new();
         for &id in objects {
-            services.entry.set(audit::plt::entry(linker, id));
+            services.entry.set(audit::plt::entry(linker, id)?);
             let binding = binder.object(id);
             reloc::relocate(&binding, plt_mode(binding.object, wanted), services, &mut deferred)?;
         }

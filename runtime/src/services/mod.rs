@@ -11,6 +11,8 @@ pub mod link;
 pub mod mseal;
 pub mod namespace;
 pub mod open;
+pub mod rollback;
+pub mod scopes;
 pub mod seal;
 pub mod symbol;
 pub mod tlsdesc;

@@ -1,20 +1,20 @@
 //! `dlopen(3)`: a transaction that loads an object and its closure, or leaves nothing behind.
 
 use super::namespace::Target;
-use super::{close, debug, init, lazy, link, namespace, seal};
+use super::{close, debug, init, link, namespace, rollback, scopes, seal};
 use crate::audit;
-use crate::glibc::audit::Activity;
 use crate::glibc::thread::{self, Stacks};
 use crate::glibc::tls_modules::{Module, Place};
 use crate::glibc::{debugger, find_object, locks, tls};
-use crate::heap;
+use crate::heap::{self, HEAP};
 use crate::process::{self, Process};
 use crate::profile;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 use loader::addr::Addr;
 use loader::error::{LoadError, Lossy, Reason};
-use loader::linker::{Linker, Transaction, Walk};
+use loader::linker::{self, Transaction, Walk};
+use loader::memory;
 use loader::object::{NamespaceId, Object, ObjectId, Stage, Stay, BASE_NAMESPACE};
 use loader::program;
 use loader::reloc::PltMode;
@@ -65,35 +65,10 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
     }
     audit::allow_changes(name)?;
     let load_lock = locks::load();
-    let mut comes_to_stay = false;
-    let (root, order) = match prepare(name, request)? {
-        Prepared::NotLoaded => return Ok(None),
-        Prepared::Loaded(root) => {
-            audit::opened(root, false);
-            (root, Vec::new())
-        }
-        Prepared::New(opening) => {
-            comes_to_stay = request.mode & mode::NODELETE != 0
-                && !opening.transaction.added.contains(&opening.root)
-                && process::enter().linker.objects[opening.root].stay != Stay::Forever;
-            announce(&opening);
-            let concerns_threads = concerns_threads(&process::enter(), &opening);
-            // Before the gate, as libc has it.
-            let stacks = concerns_threads.then(|| thread::lock_stacks(process::layout()));
-            let outcome = finish(&mut process::enter(), &opening, stacks.as_ref());
-            drop(stacks);
-            match outcome {
-                Ok(order) => {
-                    debug::opened_scopes(&process::enter().linker, opening.root, &opening.closure);
-                    namespace::initialise_libc(&opening.transaction);
-                    (opening.root, order)
-                }
-                Err(error) => {
-                    withdraw(&opening.transaction);
-                    return Err(error);
-                }
-            }
-        }
+    let mark = HEAP.begin();
+    let linked = link(name, request).map_err(|error| rollback::give_memory_back(mark, error))?;
+    let Some(Linked { root, order, comes_to_stay }) = linked else {
+        return Ok(None);
     };
     // SAFETY: the transaction is committed: all new objects are relocated.
     unsafe {
@@ -101,7 +76,7 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
         init::run_constructors(&order);
     }
     if request.mode & mode::GLOBAL != 0 && holds(Rule::GlobalPromotion) {
-        make_global(&mut process::enter(), root);
+        scopes::make_global(&mut process::enter(), root);
     }
     if log::log_enabled!(target: "files", log::Level::Debug) {
         let process = process::enter();
@@ -113,7 +88,44 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
         }
     }
     drop(load_lock);
+    heap::prepare_for_failure();
     Ok(Some(root))
+}
+
+/// What is ready for use.
+struct Linked {
+    root: ObjectId,
+    /// Its closure in the order of initialisation; empty if it was there before.
+    order: Vec<ObjectId>,
+    /// Whether it was there before and could have gone.
+    comes_to_stay: bool,
+}
+
+/// Makes the object and its closure ready for use: all of the transaction; `None` for one that is not loaded, with `RTLD_NOLOAD`.
+fn link(name: &[u8], request: &Request<'_>) -> Result<Option<Linked>, LoadError> {
+    memory::ensure_for_name(name).map_err(|reason| LoadError::new(name, reason))?;
+    let opening = match prepare(name, request)? {
+        Prepared::NotLoaded => return Ok(None),
+        Prepared::Loaded(root) => {
+            audit::opened(root, false);
+            return Ok(Some(Linked { root, order: Vec::new(), comes_to_stay: false }));
+        }
+        Prepared::New(opening) => opening,
+    };
+    let root = opening.root;
+    let comes_to_stay = request.mode & mode::NODELETE != 0
+        && !opening.transaction.added.contains(&root)
+        && process::enter().linker.objects[root].stay != Stay::Forever;
+    announce(&opening);
+    let concerns_threads = concerns_threads(&process::enter(), &opening);
+    // Before the gate, as libc has it.
+    let stacks = concerns_threads.then(|| thread::lock_stacks(process::layout()));
+    let outcome = finish(&mut process::enter(), &opening, stacks.as_ref());
+    drop(stacks);
+    let order = outcome.inspect_err(|_| rollback::withdraw(&opening.transaction))?;
+    debug::opened_scopes(&process::enter().linker, root, &opening.closure);
+    namespace::initialise_libc(&opening.transaction);
+    Ok(Some(Linked { root, order, comes_to_stay }))
 }
 
 /// A transaction whose objects are mapped and checked, and not linked yet.
@@ -215,7 +227,7 @@ fn prepare_watched(
             Ok(Prepared::New(Opening { transaction, root, closure, mode: request.mode }))
         }
         Err(error) => {
-            withdraw(&transaction);
+            rollback::withdraw(&transaction);
             namespace::tidy(&mut process::enter(), []);
             Err(error)
         }
@@ -252,27 +264,6 @@ fn map_watched(
     Ok((root, closure))
 }
 
-/// Takes back a transaction of whose objects audit modules have been told.
-fn withdraw(transaction: &Transaction) {
-    let namespace = transaction.namespace;
-    let order = {
-        let mut process = process::enter();
-        for &id in &transaction.added {
-            // A callback may close objects of its own, by which these must not go yet.
-            process.linker.objects[id].open_count += 1;
-        }
-        process.linker.finalisation_order(namespace, &|id| !transaction.added.contains(&id))
-    };
-    audit::close_all(&order);
-    if !order.is_empty() {
-        audit::activity(namespace, Activity::Delete);
-    }
-    take_back(transaction);
-    if !order.is_empty() {
-        audit::activity(namespace, Activity::Consistent);
-    }
-}
-
 fn find_loaded(
     process: &mut Process,
     transaction: &Transaction,
@@ -285,38 +276,6 @@ fn find_loaded(
     let opened = process.finder.open(name, Some(asker), &process.linker.objects)?;
     let list = &process.linker.namespace(transaction.namespace).list;
     Ok(list.iter().copied().find(|id| process.linker.objects[*id].file == Some(opened.status.id)))
-}
-
-/// Takes back a transaction whose objects others may have seen.
-fn take_back(transaction: &Transaction) {
-    abandon(&transaction.added);
-}
-
-/// Takes out and unmaps objects that were not linked.
-pub fn abandon(added: &[ObjectId]) {
-    // Before the gate: callbacks of `dl_iterate_phdr`, which holds this lock, may come to the gate by lazy binding.
-    let _write_lock = locks::write();
-    let mut gate = process::enter();
-    let process = &mut *gate;
-    // A transaction has one namespace.
-    let Some(namespace) = added.first().map(|id| process.linker.objects[*id].namespace) else {
-        return;
-    };
-    debugger::state(namespace, debugger::State::Delete);
-    process.linker.namespace_mut(namespace).list.retain(|id| !added.contains(id));
-    process.maps.publish_list(process::layout(), &process.linker, namespace);
-    for &id in added {
-        tls::forget_module(process.linker.objects[id].tls_state.get().module());
-    }
-    for &id in added.iter().rev() {
-        process.finder.forget(id);
-        process.linker.unload(id);
-        process.maps.remove(id);
-        audit::forget(process, id);
-    }
-    namespace::tidy(process, [&namespace]);
-    debugger::state(namespace, debugger::State::Consistent);
-    find_object::publish(&process.linker, |id| process.maps.address(id));
 }
 
 fn opened_again(process: &mut Process, id: ObjectId, mode: i32) {
@@ -356,6 +315,7 @@ fn settle(
     is_first: bool,
     mode: i32,
 ) -> Result<(), LoadError> {
+    make_room(process, root, transaction.added.as_slice())?;
     let linker = &mut process.linker;
     if is_first {
         // As in glibc: what the first object of a namespace brings in is visible to all that come later.
@@ -386,6 +346,15 @@ fn settle(
     Ok(())
 }
 
+/// Makes sure of the memory for scopes and all else that depends on how much is loaded, and for the lists of constructors.
+fn make_room(process: &Process, root: ObjectId, new: &[ObjectId]) -> Result<(), LoadError> {
+    let objects = &process.linker.objects;
+    let constructors = new.iter().filter_map(|id| objects[*id].dynamic.init_array).map(|array| array.size).max();
+    let constructors = usize::try_from(constructors.unwrap_or(0)).unwrap_or(usize::MAX).saturating_mul(4);
+    memory::ensure(linker::room_to_link(objects.iter().count()).saturating_add(constructors))
+        .map_err(|_| LoadError::system(objects[root].display_name(), "cannot create scope list", Errno::NOMEM))
+}
+
 /// Whether a transaction may write to the stacks or the static TLS of all threads.
 fn concerns_threads(process: &Process, opening: &Opening) -> bool {
     let asks = |id: &ObjectId| process.linker.objects[*id].executable_stack;
@@ -397,10 +366,7 @@ fn concerns_threads(process: &Process, opening: &Opening) -> bool {
 fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> Result<Vec<ObjectId>, LoadError> {
     let Opening { transaction, root, closure, mode } = opening;
     let (root, mode, new) = (*root, *mode, transaction.added.as_slice());
-    let objects = process.linker.objects.iter().count();
-    heap::room_for_linking(objects).map_err(|errno| {
-        LoadError::system(process.linker.objects[root].display_name(), "cannot create scope list", errno)
-    })?;
+    make_room(process, root, new)?;
     let order = process.linker.initialisation_order(closure, root);
     let new_order: Vec<ObjectId> = order.iter().rev().copied().filter(|id| new.contains(id)).collect();
     let wanted = match process.binding {
@@ -418,7 +384,7 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
         }
     };
     commit(process, new, &services);
-    widen_scopes(&mut process.linker, closure, new);
+    scopes::widen(&mut process.linker, closure, new);
     process.linker.objects[root].open_count += 1;
     process.linker.note_order(root, &order);
     let marked = close::note_dependencies(process, dependencies);
@@ -427,7 +393,7 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
         .copied()
         .filter(|id| linker_has_flag(process, *id, goblin::elf64::dynamic::DF_1_NODELETE))
         .chain((mode & mode::NODELETE != 0).then_some(root))
-        .chain(unique_definers(process, transaction.namespace))
+        .chain(scopes::unique_definers(process, transaction.namespace))
         .collect();
     // What was there before is told of otherwise.
     let is_told = |id: &ObjectId| *id != root || new.contains(id);
@@ -437,34 +403,6 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
     }
     profile::begin(process, new, wanted);
     Ok(order)
-}
-
-/// Lets objects of earlier dlopens look their symbols up in the closure that has come to need them too, behind their own: as in glibc,
-/// where the scope of the closure is added to them.
-fn widen_scopes(linker: &mut Linker, closure: &[ObjectId], new: &[ObjectId]) {
-    let mut is_changed = false;
-    for &id in closure.iter().filter(|id| !new.contains(id)) {
-        let object = &mut linker.objects[id];
-        // Those of the start look everything up in the global scope alone.
-        if !object.local_scope.is_empty() {
-            let more: Vec<ObjectId> = closure.iter().copied().filter(|id| !object.local_scope.contains(id)).collect();
-            is_changed |= !more.is_empty();
-            object.local_scope.extend(more);
-        }
-    }
-    if is_changed {
-        lazy::publish(linker);
-    }
-}
-
-/// The closable objects whose definition of an `STB_GNU_UNIQUE` symbol is in use: as in glibc they stay.
-fn unique_definers(process: &Process, namespace: NamespaceId) -> Vec<ObjectId> {
-    let unique = process.linker.namespace(namespace).unique.borrow();
-    let mut definers: Vec<ObjectId> = unique.values().map(|d| d.object).collect();
-    definers.sort_unstable();
-    definers.dedup();
-    definers.retain(|id| process.linker.objects[*id].stay == Stay::UntilClosed);
-    definers
 }
 
 /// Relocates the new objects and protects their RELRO.
@@ -571,27 +509,6 @@ pub fn commit(process: &mut Process, new: &[ObjectId], services: &link::LinkServ
         crate::glibc::start::publish_modules(process);
     }
     find_object::publish(&process.linker, |id| process.maps.address(id));
-}
-
-/// Puts an object and its closure at the end of the global scope.
-pub fn make_global(process: &mut Process, root: ObjectId) {
-    let closure = closure_of(process, root);
-    let namespace = process.linker.objects[root].namespace;
-    for id in closure {
-        if process.linker.objects[id].global {
-            continue;
-        }
-        process.linker.objects[id].global = true;
-        debug::made_global(&process.linker.objects[id]);
-        process.linker.namespace_mut(namespace).global_scope.push(id);
-        process.maps.refresh(process::layout(), &process.linker, id);
-    }
-    lazy::publish(&process.linker);
-}
-
-/// An object and all that it needs, breadth first.
-pub fn closure_of(process: &Process, root: ObjectId) -> Vec<ObjectId> {
-    process.linker.closure_of(root)
 }
 
 /// Seals what a transaction has made undeletable.

@@ -1,6 +1,5 @@
 //! `dlsym(3)` and `dlvsym(3)`.
 
-use super::open;
 use crate::audit;
 use crate::glibc::tls;
 use crate::process::{self, Process};
@@ -134,7 +133,7 @@ fn handle_scope(process: &Process, id: ObjectId) -> Vec<ObjectId> {
     if id == process.main {
         process.linker.namespace(process.linker.objects[id].namespace).global_scope.clone()
     } else {
-        open::closure_of(process, id)
+        process.linker.closure_of(id)
     }
 }
 

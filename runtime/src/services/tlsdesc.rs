@@ -30,7 +30,7 @@ struct Arguments(UnsafeCell<BTreeMap<(u64, u64), Box<Argument>>>);
 // SAFETY: touched while objects are relocated only, under the loader's lock or at start-up.
 unsafe impl Sync for Arguments {}
 
-/// The arguments of all dynamic descriptors. They live as long as the process: a library that is opened again has the same ones.
+/// The arguments of all dynamic descriptors. They live on when their module is closed: a library that is opened again has the same ones.
 static ARGUMENTS: Arguments = Arguments(UnsafeCell::new(BTreeMap::new()));
 
 /// For all others: entry and argument of a descriptor.
@@ -40,6 +40,15 @@ pub fn dynamic(module: usize, offset: u64) -> (Addr, u64) {
     let key = (module as u64, offset);
     let argument = arguments.entry(key).or_insert_with(|| Box::new(Argument { module: key.0, offset }));
     (Addr(dynamic_code as *const () as usize), core::ptr::from_ref::<Argument>(argument) as u64)
+}
+
+/// Drops the arguments for a module that was never in use, and moves the others' table out of the memory that a transaction which failed has
+/// taken.
+pub fn renew(is_used: impl Fn(usize) -> bool) {
+    // SAFETY: see `Arguments`.
+    let arguments = unsafe { &mut *ARGUMENTS.0.get() };
+    let old = core::mem::take(arguments);
+    *arguments = old.into_iter().filter(|((module, _), _)| is_used(*module as usize)).collect();
 }
 
 #[unsafe(naked)]

@@ -18,6 +18,7 @@ use crate::glibc::layout::Layout;
 use crate::glibc::link_map::LinkMaps;
 use crate::glibc::tunables::TunableSet;
 use crate::glibc::{debugger, find_object, libc, start as abi, tables, thread, tls};
+use crate::heap;
 use crate::initial_stack::{AuxKey, InitialStack};
 use crate::options::Action;
 use crate::process::{self, Arguments, Process};
@@ -432,6 +433,7 @@ fn commit(layout: &Layout) -> Result<(), Failure> {
     }
     let binding = process.binding_at_start();
     profile::begin(process, &list, binding);
+    heap::prepare_for_failure();
     seal_all(process)
 }
 
@@ -474,7 +476,7 @@ unsafe fn hand_over(order: &[ObjectId]) -> Target {
     let (entry, preinit, arguments) = {
         let process = process::enter();
         let main = &process.linker.objects[process.main];
-        let preinit = main.function_array(main.dynamic.preinit_array).unwrap_or_default();
+        let preinit = main.functions(main.dynamic.preinit_array).flatten().collect::<Vec<_>>();
         (main.image.bias.run_time(main.entry), preinit, process.arguments)
     };
     // SAFETY: everything is relocated.
