@@ -43,6 +43,21 @@ pub fn point(bytes: &mut [u8], from: &[ProgramType], to: ProgramType, section: &
 /// # Errors
 /// There is no such entry, or it is no ELF file.
 pub fn set_dynamic(bytes: &mut [u8], tag: u64, value: u64) -> Result<(), String> {
+    change_dynamic(bytes, tag, tag, value)
+}
+
+/// Says by DT_BIND_NOW alone, as linkers did once, that functions are bound at start-up.
+fn old_bind_now(bytes: &mut [u8]) -> Result<(), String> {
+    const DT_BIND_NOW: u64 = 24;
+    const DT_FLAGS: u64 = 30;
+    const DT_FLAGS_1: u64 = 0x6fff_fffb;
+    // There may be none.
+    let _ = set_dynamic(bytes, DT_FLAGS, 0);
+    change_dynamic(bytes, DT_FLAGS_1, DT_BIND_NOW, 0)
+}
+
+/// Sets the tag and the value of the entries of the dynamic section with a tag.
+fn change_dynamic(bytes: &mut [u8], tag: u64, new: u64, value: u64) -> Result<(), String> {
     let read = |e: object::read::Error| e.to_string();
     let header = FileHeader64::<Endianness>::parse(&*bytes).map_err(read)?;
     let endian = header.endian().map_err(read)?;
@@ -51,7 +66,12 @@ pub fn set_dynamic(bytes: &mut [u8], tag: u64, value: u64) -> Result<(), String>
     let (at, size) = (dynamic.p_offset.get(endian) as usize, dynamic.p_filesz.get(endian) as usize);
     let section = bytes.get_mut(at..at + size).ok_or("a dynamic section outside the file")?;
     let entries = section.chunks_exact_mut(16).filter(|entry| entry[..8] == tag.to_le_bytes());
-    let count = entries.map(|entry| entry[8..].copy_from_slice(&value.to_le_bytes())).count();
+    let mut count = 0;
+    for entry in entries {
+        entry[..8].copy_from_slice(&new.to_le_bytes());
+        entry[8..].copy_from_slice(&value.to_le_bytes());
+        count += 1;
+    }
     if count == 0 {
         Err(format!("no dynamic entry with tag {tag:#x}"))
     } else {
@@ -68,6 +88,7 @@ pub fn named(bytes: &mut [u8], name: &str) -> Result<(), String> {
         "no-sections" => no_sections(bytes),
         "empty-segments" => empty_segment(bytes),
         "prelinked" => prelinked(bytes),
+        "old-bind-now" => old_bind_now(bytes),
         _ => {
             let align = name.strip_prefix("align=").and_then(|number| number.parse().ok());
             segment_alignment(bytes, align.ok_or(format!("no edit {name}"))?)
@@ -172,6 +193,10 @@ mod tests {
             assert!(bytes != before, "{name}");
         }
         assert!(named(&mut before.clone(), "nothing").is_err());
+        // A position-independent program has DT_FLAGS_1.
+        let mut bytes = before.clone();
+        named(&mut bytes, "old-bind-now").expect("it can be done");
+        assert!(bytes != before && named(&mut bytes, "old-bind-now").is_err());
     }
 
     #[test]

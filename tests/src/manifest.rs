@@ -70,8 +70,8 @@ pub struct Object {
     /// Values that entries of the dynamic section get after linking, by their tags as in the gABI: what no flag of a linker gives.
     #[serde(default)]
     pub dynamic: BTreeMap<String, u64>,
-    /// What else no linker of this machine does, done to the file after linking: `no-sections`, `empty-segments` or `prelinked`
-    /// (see [`crate::edit`]), or `align=N` for the alignment of its segments.
+    /// What else no linker of this machine does, done to the file after linking: `no-sections`, `empty-segments`, `prelinked`
+    /// or `old-bind-now` (see [`crate::edit`]), or `align=N` for the alignment of its segments.
     #[serde(default)]
     pub edits: Vec<String>,
     /// DT_SONAME.
