@@ -9,6 +9,7 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::io::{pipe, PipeReader, Read, Write};
 
@@ -33,14 +34,13 @@ pub fn spawn(argv: &[OsString]) -> Result<Started, Failure> {
     OWN.into_iter().for_each(|signal| caught.remove(signal));
     let inherited = caught.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     let signals = SignalFd::with_flags(&caught, SfdFlags::SFD_CLOEXEC)?;
-    let (wait, mut go) = pipe().map_err(|error| Failure::new(super::FAILURE, format!("a pipe: {error}")))?;
-    let process = {
-        let (mut wait, go) = (wait, go.try_clone().map_err(|e| Failure::new(super::FAILURE, e.to_string()))?);
-        sys::fork(move || {
-            drop(go);
-            execute(argv, &inherited, &mut wait)
-        })?
-    };
+    let (mut wait, go) = pipe().map_err(|error| Failure::new(super::FAILURE, format!("a pipe: {error}")))?;
+    let go = Cell::new(Some(go));
+    let process = sys::fork(|| {
+        // Nobody but the parent holds the other end, so that the child ends if the parent does.
+        drop(go.take());
+        execute(argv, &inherited, &mut wait)
+    })?;
     // Its stops are told by this signal, which would not come at all if whoever started this command ignores it.
     sys::reset_signal(libc::SIGCHLD);
     let options = Options::PTRACE_O_EXITKILL
@@ -51,7 +51,8 @@ pub fn spawn(argv: &[OsString]) -> Result<Started, Failure> {
         | Options::PTRACE_O_TRACEEXEC
         | Options::PTRACE_O_TRACESECCOMP;
     ptrace::seize(process, options)?;
-    go.write_all(&[1]).map_err(|error| Failure::new(super::FAILURE, format!("the program: {error}")))?;
+    let told = go.take().map_or(Ok(()), |mut go| go.write_all(&[1]));
+    told.map_err(|error| Failure::new(super::FAILURE, format!("the program: {error}")))?;
     Ok(Started { process, signals })
 }
 

@@ -249,6 +249,15 @@ pub fn ends(folder: &Path) -> Outcome {
     let (output, list) = blamed(folder, &[], &["./program", "abandon", "text"])?;
     check(output.status.success() && list["calls"] == 1, || format!("{output:?} {list:#}"))?;
 
+    // Somebody else traces it already: that ends it, and nothing stays behind that holds its output.
+    if unmet("strace").is_none() {
+        let mut traced = command("strace", folder);
+        let output = traced.args(["-f", "-o", "trace", LDSEAL, "report", "--blame", "--", "./program"]).output()?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        let said = text == "ldseal: tracing the program: Operation not permitted\n";
+        check(said && output.status.code() == Some(1), || format!("{output:?}"))?;
+    }
+
     let blame = |words: &[&str]| command(LDSEAL, folder).args(["report", "--blame"]).args(words).output();
     refused(&blame(&["--", "no-such-program"])?, 127, "command not found")?;
     refused(&blame(&["--output", "none/x", "--", "./program", "text"])?, 1, "none/x: No such file")?;
