@@ -87,10 +87,16 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     runtime::fatal(format_args!("{}", info.message()))
 }
 
-/// The prebuilt `core` and `alloc` are compiled with landing pads that name these; with `panic = "abort"` nothing calls them.
+/// What an unwinder asks of a frame that has landing pads. Those of the prebuilt `core` and `alloc`, and of code inlined from
+/// them, name it; with `panic = "abort"` no panic comes here, but a thread that is cancelled in a callback that the loader has called (of
+/// an audit module, say) is unwound through them. They are passed as C frames are: nothing is caught and nothing cleaned up.
 #[no_mangle]
-extern "C" fn rust_eh_personality() {}
-/// As above.
+extern "C" fn rust_eh_personality() -> u32 {
+    /// `_URC_CONTINUE_UNWIND` of the Itanium C++ ABI, "Exception Handling" 1.1.
+    const CONTINUE_UNWIND: u32 = 8;
+    CONTINUE_UNWIND
+}
+/// A landing pad ends in a call of it, and none is ever entered.
 #[no_mangle]
 extern "C" fn _Unwind_Resume() -> ! {
     runtime::fatal(format_args!("inconsistency: unwinding"))
