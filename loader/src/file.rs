@@ -35,6 +35,13 @@ pub struct Opened {
     pub headers: Vec<ProgramHeader>,
 }
 
+impl Opened {
+    /// Whether it has a dynamic section.
+    pub fn has_dynamic(&self) -> bool {
+        has_dynamic(&self.headers)
+    }
+}
+
 /// Why a file was not opened.
 pub enum OpenError {
     /// There is none, or it may not be read, or it is for another machine: a search goes on.
@@ -122,6 +129,10 @@ fn read_headers(
     Ok(headers)
 }
 
+fn has_dynamic(headers: &[ProgramHeader]) -> bool {
+    header::find_last(headers, PT_DYNAMIC).is_some_and(|h| h.p_filesz != 0)
+}
+
 /// Maps an opened file as an object of a kind.
 ///
 /// # Errors
@@ -135,7 +146,7 @@ pub fn load(opened: Opened, kind: Kind, asked: &[u8], memory: ImageMemory) -> Re
         return Err(complain(Reason::Fault("cannot dynamically load executable")));
     }
     let plan = plan::plan(header.e_type, &headers, status.size).map_err(complain)?;
-    if header::find_last(&headers, PT_DYNAMIC).is_none_or(|h| h.p_filesz == 0) {
+    if !has_dynamic(&headers) {
         return Err(complain(Reason::Fault("object file has no dynamic section")));
     }
     let mapped = map(&fd, plan, status.size, asked, memory)?;

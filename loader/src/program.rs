@@ -256,6 +256,10 @@ fn preload(
     main: ObjectId,
     secure: bool,
 ) -> Result<ObjectId, LoadError> {
+    if linker.find_by_name(transaction.namespace, name).is_none() {
+        let (by, at) = (Lossy(linker.objects[main].display_name()), transaction.namespace.0);
+        log::debug!(target: "files", "\nfile={} [{at}];  needed by {by} [{at}]", Lossy(name));
+    }
     if !secure || name.contains(&b'/') || linker.find_by_name(transaction.namespace, name).is_some() {
         return linker.require(transaction, finder, name, Some(main));
     }

@@ -42,6 +42,8 @@ pub struct Binding<'b, 'o> {
     own_scope: Option<Scope>,
     /// The last outcome: linkers sort relocations by symbol, so the next is often for the same one.
     last: Cell<(u32, Class, Resolved)>,
+    /// Whether what is looked up has been told of before.
+    is_told: Cell<bool>,
 }
 
 /// What a symbol index stands for.
@@ -88,7 +90,8 @@ impl<'o> Binder<'o> {
             ids.extend(&object.local_scope);
             Scope::new(self.objects, ids)
         });
-        Binding { binder: self, id, object, own_scope, last: Cell::new((0, Class::Data, Resolved::Own(None))) }
+        let last = Cell::new((0, Class::Data, Resolved::Own(None)));
+        Binding { binder: self, id, object, own_scope, last, is_told: Cell::new(false) }
     }
 }
 
@@ -96,6 +99,17 @@ impl<'o> Binding<'_, 'o> {
     /// All objects.
     pub fn objects(&self) -> &'o ObjectTable {
         self.binder.objects
+    }
+
+    /// What [`Binding::resolve`] has said before, without another word in `LD_DEBUG`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resolve_again(&self, index: u32, class: Class) -> Result<Resolved, LoadError> {
+        self.is_told.set(true);
+        let resolved = self.resolve(index, class);
+        self.is_told.set(false);
+        resolved
     }
 
     /// What the symbol with an index in the referring object's table stands for.
@@ -197,7 +211,7 @@ impl<'o> Binding<'_, 'o> {
         let query = Query { name, version, class, newest: false };
         let scope = self.own_scope.as_ref().unwrap_or(&self.binder.scope);
         let found = scope.find(&query, self.binder.unique);
-        if log::log_enabled!(target: "symbols", log::Level::Trace) {
+        if log::log_enabled!(target: "symbols", log::Level::Trace) && !self.is_told.get() {
             log_search(
                 scope.ids().map(|id| (id, self.binder.objects[id].display_name())),
                 name,
@@ -219,7 +233,7 @@ impl<'o> Binding<'_, 'o> {
                 met.push(new);
             }
         }
-        if log::log_enabled!(target: "bindings", log::Level::Trace) {
+        if log::log_enabled!(target: "bindings", log::Level::Trace) && !self.is_told.get() {
             let definer = &self.binder.objects[found.object];
             let mut kept = self.binder.kept_as_unique.borrow_mut();
             if found.is_unique() && definer.stay == Stay::UntilClosed && !kept.contains(&found.object) {

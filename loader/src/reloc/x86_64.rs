@@ -425,7 +425,7 @@ impl Pass<'_, '_, '_> {
             return self.copy(rela);
         }
         let class = if kind == reloc::R_X86_64_JUMP_SLOT { Class::Plt } else { Class::Data };
-        let resolved = self.binding.resolve(symbol_index(rela), class)?;
+        let resolved = self.binding.resolve_again(symbol_index(rela), class)?;
         let resolver = crate::addr::Addr(self.binding.address(&resolved) as usize);
         // SAFETY: the caller's contract.
         let value = unsafe { self.call(resolver) }?;

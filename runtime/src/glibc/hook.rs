@@ -57,6 +57,11 @@ unsafe fn optional<'s>(string: *const c_char) -> Option<&'s CStr> {
 
 /// Turns a result into what C expects, and keeps the error for the `dlerror` of the caller's C library.
 fn answer<T>(result: Result<T, LoadError>, failure: T, caller: usize) -> T {
+    keep(result.inspect_err(error::tell), failure, caller)
+}
+
+/// The same, after `LD_DEBUG` has told of the error.
+fn keep<T>(result: Result<T, LoadError>, failure: T, caller: usize) -> T {
     let namespace = find_object::namespace_of(Addr(caller));
     match result {
         Ok(value) => {
@@ -97,7 +102,7 @@ unsafe extern "C" fn dlopen(file: *const c_char, mode: c_int, caller: usize) -> 
     // SAFETY: dlopen(3) takes null or a C string.
     let name = unsafe { optional(file) };
     let request = Request { name, mode, caller: Addr(caller), target: Target::Caller };
-    answer(open_handle(&request), null_mut(), caller)
+    keep(open_handle(&request), null_mut(), caller)
 }
 
 /// Called by a C library for itself: whoever calls is the asker, and says in which namespace.
@@ -124,7 +129,7 @@ unsafe extern "C" fn dlmopen(namespace: i64, file: *const c_char, mode: c_int, c
     } else {
         open_handle(&Request { name, mode, caller: Addr(caller), target })
     };
-    answer(outcome, null_mut(), caller)
+    keep(outcome, null_mut(), caller)
 }
 
 /// These do not say who calls: the return address does.

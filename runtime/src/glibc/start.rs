@@ -11,6 +11,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use loader::addr::Addr;
+use loader::elf::symbols::HashedName;
+use loader::error::Lossy;
 use loader::linker::Linker;
 use loader::object::{Object, ObjectId, BASE_NAMESPACE};
 use loader::tls::{StaticLayout, TlsState};
@@ -142,6 +144,25 @@ pub fn fill_vdso(layout: &Layout, vdso: &Object, map: Addr, header: Addr) {
     for (offset, name) in functions {
         if let (Some(offset), Some(symbol)) = (offset, exports::vdso_symbol(name)) {
             ro.put_u64(offset, loader::reloc::value_of(vdso, symbol));
+        }
+    }
+}
+
+/// Tells `LD_DEBUG` where the functions of the vDSO are that every glibc from 2.31 on asks for, in its words and at its time: before
+/// anything else is loaded.
+pub fn tell_vdso(vdso: &Object) {
+    const FUNCTIONS: [&str; 5] =
+        ["__vdso_clock_gettime", "__vdso_gettimeofday", "__vdso_time", "__vdso_getcpu", "__vdso_clock_getres"];
+    let is_told = |target| log::log_enabled!(target: target, log::Level::Trace);
+    if !is_told("symbols") && !is_told("bindings") {
+        return;
+    }
+    let file = Lossy(vdso.display_name());
+    for name in FUNCTIONS {
+        log::trace!(target: "symbols", "symbol={name};  lookup in file={file} [0]");
+        let symbol = HashedName::new(name.as_bytes());
+        if vdso.symbols.find(symbol, |_, symbol| (symbol.st_shndx != 0).then_some(())).is_some() {
+            log::trace!(target: "bindings", "binding file {file} [0] to {file} [0]: normal symbol `{name}' [LINUX_2.6]");
         }
     }
 }

@@ -1,8 +1,10 @@
 //! What `LD_DEBUG` tells of dlopen and dlclose, in glibc's words.
 
+use super::error;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use loader::error::Lossy;
+use goblin::elf64::dynamic::DF_SYMBOLIC;
+use loader::error::{LoadError, Lossy};
 use loader::linker::Linker;
 use loader::object::{Kind, Object, ObjectId, Stay};
 use log::Level::Debug;
@@ -25,7 +27,8 @@ pub fn scopes(linker: &Linker, id: ObjectId) {
     let own = if object.kind == Kind::Vdso { &[id][..] } else { &object.local_scope };
     // The first object of a namespace, and what came with it, look in what is global there anyway.
     let own = if global.starts_with(own) { &[] } else { own };
-    let order = if object.deep_bind { [own, global] } else { [global, own] };
+    let first = if object.kind == Kind::Library && object.dynamic.has_flag(DF_SYMBOLIC) { &[id][..] } else { &[] };
+    let order = if object.deep_bind { [first, own, global] } else { [first, global, own] };
     let mut text = String::new();
     for (number, ids) in order.iter().filter(|ids| !ids.is_empty()).enumerate() {
         let names: Vec<String> = ids.iter().map(|id| name(*id)).collect();
@@ -34,10 +37,17 @@ pub fn scopes(linker: &Linker, id: ObjectId) {
     log::debug!(target: "scopes", "{text}");
 }
 
-/// Tells the same of an object that is opened for the first time, and of everything that it needs.
+/// Tells the same of an object that is opened for the first time, before it is relocated.
+pub fn opened_scope(linker: &Linker, root: ObjectId) {
+    if log::log_enabled!(target: "scopes", Debug) && linker.objects[root].open_count == 0 {
+        scopes(linker, root);
+    }
+}
+
+/// Tells the same of it and of everything that it needs, afterwards.
 pub fn opened_scopes(linker: &Linker, root: ObjectId, closure: &[ObjectId]) {
     if log::log_enabled!(target: "scopes", Debug) && linker.objects[root].open_count == 1 {
-        for &id in [root].iter().chain(closure) {
+        for &id in closure {
             scopes(linker, id);
         }
     }
@@ -76,6 +86,16 @@ pub fn depends(linker: &Linker, from: ObjectId, to: ObjectId) {
     if log::log_enabled!(target: "files", Debug) {
         let (from, to) = (place(&linker.objects[from]), place(&linker.objects[to]));
         log::debug!(target: "files", "\nfile={to};  needed by {from} (relocation dependency)\n");
+    }
+}
+
+/// Tells `LD_DEBUG` why a dlopen fails, and what it takes back.
+pub fn taken_back(linker: &Linker, added: &[ObjectId], error: &LoadError) {
+    error::tell(error);
+    if log::log_enabled!(target: "files", Debug) {
+        for &id in added {
+            log::debug!(target: "files", "\nfile={};  destroying link map", place(&linker.objects[id]));
+        }
     }
 }
 

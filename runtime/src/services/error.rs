@@ -47,9 +47,8 @@ fn slot<'h>(held: &'h mut Held<'_>, namespace: NamespaceId) -> Option<&'h mut Sl
     slots(held).get_mut(&tls::thread_pointer().0)?.iter_mut().find(|slot| slot.namespace == namespace)
 }
 
-/// Remembers an error for the calling thread.
-pub fn set(namespace: NamespaceId, error: &LoadError) {
-    let message = Some(text(error));
+/// Tells `LD_DEBUG` of an error, if it is one of those of which glibc does.
+pub fn tell(error: &LoadError) {
     let occasion = match error.reason {
         Reason::UndefinedSymbol { .. } => Some("symbol lookup error"),
         Reason::MissingVersion { .. } => Some("version lookup error"),
@@ -58,6 +57,11 @@ pub fn set(namespace: NamespaceId, error: &LoadError) {
     if let Some(occasion) = occasion {
         log::debug!(target: "errors", "{}: error: {occasion}: {} (fatal)", Lossy(&error.object), error.cause());
     }
+}
+
+/// Remembers an error for the calling thread.
+pub fn set(namespace: NamespaceId, error: &LoadError) {
+    let message = Some(text(error));
     let mut held = LOCK.hold();
     match slot(&mut held, namespace) {
         Some(slot) => slot.pending = message,

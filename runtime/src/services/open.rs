@@ -75,9 +75,24 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
         init::run_first_constructors(&order);
         init::run_constructors(&order);
     }
+    // Which comes first of the two lines that LD_DEBUG may have is glibc's.
+    let was_open = process::enter().linker.objects[root].open_count > 1;
+    if was_open {
+        tell_opened(root, comes_to_stay);
+    }
     if request.mode & mode::GLOBAL != 0 && holds(Rule::GlobalPromotion) {
         scopes::make_global(&mut process::enter(), root);
     }
+    if !was_open {
+        tell_opened(root, comes_to_stay);
+    }
+    drop(load_lock);
+    heap::prepare_for_failure();
+    Ok(Some(root))
+}
+
+/// Tells `LD_DEBUG=files` how often an object is open now.
+fn tell_opened(root: ObjectId, comes_to_stay: bool) {
     if log::log_enabled!(target: "files", log::Level::Debug) {
         let process = process::enter();
         let object = &process.linker.objects[root];
@@ -87,9 +102,6 @@ pub fn open(request: &Request<'_>) -> Result<Option<ObjectId>, LoadError> {
             debug::kept(object);
         }
     }
-    drop(load_lock);
-    heap::prepare_for_failure();
-    Ok(Some(root))
 }
 
 /// What is ready for use.
@@ -106,9 +118,9 @@ fn link(name: &[u8], request: &Request<'_>) -> Result<Option<Linked>, LoadError>
     memory::ensure_for_name(name).map_err(|reason| LoadError::new(name, reason))?;
     let opening = match prepare(name, request)? {
         Prepared::NotLoaded => return Ok(None),
-        Prepared::Loaded(root) => {
+        Prepared::Loaded { root, comes_to_stay } => {
             audit::opened(root, false);
-            return Ok(Some(Linked { root, order: Vec::new(), comes_to_stay: false }));
+            return Ok(Some(Linked { root, order: Vec::new(), comes_to_stay }));
         }
         Prepared::New(opening) => opening,
     };
@@ -122,7 +134,7 @@ fn link(name: &[u8], request: &Request<'_>) -> Result<Option<Linked>, LoadError>
     let stacks = concerns_threads.then(|| thread::lock_stacks(process::layout()));
     let outcome = finish(&mut process::enter(), &opening, stacks.as_ref());
     drop(stacks);
-    let order = outcome.inspect_err(|_| rollback::withdraw(&opening.transaction))?;
+    let order = outcome.inspect_err(|error| rollback::withdraw(&opening.transaction, error))?;
     debug::opened_scopes(&process::enter().linker, root, &opening.closure);
     namespace::initialise_libc(&opening.transaction);
     Ok(Some(Linked { root, order, comes_to_stay }))
@@ -140,8 +152,11 @@ struct Opening {
 enum Prepared {
     /// `RTLD_NOLOAD`, and it is not there.
     NotLoaded,
-    /// It was there before.
-    Loaded(ObjectId),
+    /// It was there before, and may have been one that could go.
+    Loaded {
+        root: ObjectId,
+        comes_to_stay: bool,
+    },
     New(Opening),
 }
 
@@ -155,7 +170,7 @@ fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
     if request.name.is_none() || name.is_empty() && namespace == BASE_NAMESPACE {
         let main = process.main;
         process.linker.objects[main].open_count += 1;
-        return Ok(Prepared::Loaded(main));
+        return Ok(Prepared::Loaded { root: main, comes_to_stay: false });
     }
     let mut transaction = Transaction::new(namespace);
     process.finder.lend_runpath(request.mode & mode::AUDIT != 0);
@@ -169,8 +184,9 @@ fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
         return Ok(match found? {
             None => Prepared::NotLoaded,
             Some(id) => {
+                let could_go = process.linker.objects[id].stay != Stay::Forever;
                 opened_again(process, id, request.mode);
-                Prepared::Loaded(id)
+                Prepared::Loaded { root: id, comes_to_stay: could_go && request.mode & mode::NODELETE != 0 }
             }
         });
     }
@@ -187,6 +203,7 @@ fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
         }
         Err(error) => {
             // Nobody has seen the objects yet.
+            debug::taken_back(&process.linker, &transaction.added, &error);
             transaction.roll_back(&mut process.linker, &mut process.finder);
             namespace::tidy(process, []);
             Err(error)
@@ -227,7 +244,7 @@ fn prepare_watched(
             Ok(Prepared::New(Opening { transaction, root, closure, mode: request.mode }))
         }
         Err(error) => {
-            rollback::withdraw(&transaction);
+            rollback::withdraw(&transaction, &error);
             namespace::tidy(&mut process::enter(), []);
             Err(error)
         }
@@ -376,6 +393,7 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
         other => other,
     };
     let services = link::LinkServices::new(process.static_tls, stacks);
+    debug::opened_scope(&process.linker, root);
     let dependencies = match link_new(process, transaction.namespace, &new_order, wanted, &services) {
         Ok(dependencies) => dependencies,
         Err(error) => {

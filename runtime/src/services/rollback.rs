@@ -1,6 +1,6 @@
 //! What a dlopen that fails takes back: its objects, and the memory that the interpreter's heap has taken for it.
 
-use super::{lazy, namespace, tlsdesc};
+use super::{debug, lazy, namespace, tlsdesc};
 use crate::audit;
 use crate::glibc::audit::Activity;
 use crate::glibc::{debugger, find_object, locks, tls};
@@ -34,7 +34,7 @@ fn renew(process: &mut Process) {
 }
 
 /// Takes back a transaction of whose objects audit modules have been told.
-pub fn withdraw(transaction: &Transaction) {
+pub fn withdraw(transaction: &Transaction, error: &LoadError) {
     let namespace = transaction.namespace;
     let order = {
         let mut process = process::enter();
@@ -48,6 +48,7 @@ pub fn withdraw(transaction: &Transaction) {
     if !order.is_empty() {
         audit::activity(namespace, Activity::Delete);
     }
+    debug::taken_back(&process::enter().linker, &transaction.added, error);
     abandon(&transaction.added);
     if !order.is_empty() {
         audit::activity(namespace, Activity::Consistent);

@@ -241,8 +241,9 @@ fn own_relative() -> u64 {
 
 /// Answers instead of a start. What versions lack is said, and nothing follows from it.
 fn answer(stack: &InitialStack, request: &Request, loaded: Listed<'_>) -> Result<Target, Failure> {
-    if let Err(Failure::Versions(errors)) = check_versions(loaded.linker, loaded.closure, loaded.main) {
-        tell_versions(stack, &errors);
+    match check_versions(loaded.linker, loaded.closure, loaded.main) {
+        Err(Failure::Versions(errors)) => tell_versions(stack, &errors),
+        outcome => outcome?,
     }
     match request.options.action {
         Action::Trace => match listing::trace(request, loaded)? {},

@@ -6,6 +6,7 @@ use super::{images, listing};
 use crate::glibc::cpu::CpuFeatures;
 use crate::glibc::libc;
 use crate::glibc::link_map::LinkMaps;
+use crate::glibc::start::tell_vdso;
 use crate::initial_stack::{AuxKey, InitialStack};
 use crate::logger;
 use crate::options::Action;
@@ -15,6 +16,7 @@ use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 use goblin::elf64::dynamic::{DT_NULL, DT_SONAME, DT_STRTAB};
+use goblin::elf64::header::ET_EXEC;
 use goblin::elf64::program_header::{PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_PHDR};
 use loader::addr::{Addr, Bias, VAddr};
 use loader::elf::header::{self, ProgramHeader};
@@ -94,7 +96,9 @@ impl Beginning {
             None => adopt_program(stack, request)?,
             Some(path) => {
                 let opened = program::open(path, options.clone()).inspect_err(|_| unverified(request))?;
-                if request.options.action == Action::Run && static_program::is_static(&opened) {
+                // As in glibc, which knows a program by its dynamic section, but for those that may lie at one address only.
+                let is_known = request.options.launched || opened.header.e_type == ET_EXEC || opened.has_dynamic();
+                if request.options.action == Action::Run && is_known && static_program::is_static(&opened) {
                     request::refuse_interpreter(request, soname_in_file(&opened).as_deref());
                     return Ok(Start::Static(Box::new(opened)));
                 }
@@ -106,6 +110,7 @@ impl Beginning {
         }
         let finder = Finder::new(options);
         let vdso = vdso(stack)?;
+        vdso.iter().for_each(tell_vdso);
         let interpreter = adopt_interpreter(base, dynamic, InterpreterNames::of(&program, request))?;
         let called = stack.arg(0).map_or(&b"<main program>"[..], CStr::to_bytes).to_vec();
         let memory = request.seal.image_memory();

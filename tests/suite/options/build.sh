@@ -73,10 +73,22 @@ dlclose(third); dlclose(dlopen("./libunique.so", RTLD_NOW)); dlclose(dlopen("./l
 dlclose(dlopen("./libnameless.so", RTLD_NOW)); dlopen("./libnone.so", RTLD_NOW | RTLD_NOLOAD); dlopen("libz.so.1", RTLD_NOW | RTLD_NOLOAD);
 other = dlopen("./libback.so", RTLD_LAZY); call(other, "forth"); dlopen("./libback.so", RTLD_LAZY | RTLD_NODELETE); dlclose(other);
 dlclose(dlopen("./libdeep.so", RTLD_NOW | RTLD_DEEPBIND)); return !dlmopen(LM_ID_NEWLM, "./libkept.so", RTLD_NOW); }' -rdynamic -Wl,-z,lazy
+library libsymbolic.so '#include <string.h>
+size_t length(const char *text) { return strlen(text); } void *(*copy)(void *, const void *, size_t) = memcpy;' -Wl,-Bsymbolic
+library liblacking.so 'int lacking_function(void); int (*lacks)(void) = lacking_function;' ./libsecond.so
+program reopener '#include <dlfcn.h>
+#include <string.h>
+int main(int n, char **words) { dlopen("./libsymbolic.so", RTLD_NOW); dlopen("./libsymbolic.so", RTLD_NOW | RTLD_GLOBAL);
+dlopen("./libsymbolic.so", RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE); dlopen("./libsymbolic.so", RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+dlopen("./libkept.so", RTLD_LAZY | RTLD_GLOBAL); dlopen("./liblacking.so", RTLD_LAZY); return strlen(words[0]) == n; }'
 program static '#include <stdio.h>
 int main(void) { puts("static"); return 3; }' -static
 cp static closed
-chmod -x closed
+# DT_RELACOUNT, DT_FLAGS_1 and DT_DEBUG become DT_RELR, DT_RELRSZ and DT_RELRENT, but no version tells of them; PT_DYNAMIC becomes PT_NULL.
+program unmarked 'int main(void) { return 0; }'
+perl -0777 -pi -e 's/\xf9\xff\xff\x6f\0{4}/\x24\0\0\0\0\0\0\0/; s/\xfb\xff\xff\x6f\0{4}/\x23\0\0\0\0\0\0\0/;
+s/\x15\0{15}/\x25\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0/' unmarked
+perl -0777 -pe 's/\x02\0\0\0(\x06\0\0\0)/\0\0\0\0$1/' libunused.so >undynamic
 printf 'text\n' >text
 program bound '#include <stdlib.h>
 int main(void) { return atoi("0") + atoi("0"); }' -Wl,-z,lazy

@@ -128,21 +128,13 @@ fn run(tree: &Path, section: &str, line: &str) -> Result<Outcome, Failed> {
 }
 
 /// Debug messages without the process id. Left out is what the two loaders do differently: glibc's relocates itself once more when all else
-/// is, binds its own references then, also to the program's malloc, and looks for functions of the vDSO; and its dlopen calls `_dl_` functions.
+/// is, and binds its own references then, also to the program's malloc; and its dlopen calls `_dl_` functions.
 fn messages(section: &str, text: &str) -> Vec<u8> {
     let without_id = |line: &str| match line.trim_start().split_once(":\t") {
         Some((id, message)) if id.bytes().all(|b| b.is_ascii_digit()) => format!("ID:\t{message}"),
         _ => line.to_owned(),
     };
-    let own = [
-        "`_dl_",
-        "`malloc'",
-        "`calloc'",
-        "`realloc'",
-        "`free'",
-        "relocation processing: ./ld.so",
-        "file linux-vdso.so.1 ",
-    ];
+    let own = ["`_dl_", "`malloc'", "`calloc'", "`realloc'", "`free'", "relocation processing: ./ld.so"];
     let is_own = |line: &str| own.iter().any(|text| line.contains(text)) || line.contains("binding file ./ld.so ");
     let is_left_out = |line: &str| section != "messages" && (line == "ID:\t" || is_own(line));
     let mut lines: Vec<String> = text.lines().map(without_id).filter(|line| !is_left_out(line)).collect();
