@@ -97,7 +97,7 @@ fn prepare(
         let object = &linker.objects[id];
         abi::fill_vdso(layout, object, Addr(maps.address(id) as usize), object.image.range.start);
     }
-    publish_debugger(&linker, &maps, [main, interpreter], base);
+    publish_debugger(request, &linker, &maps, [main, interpreter], base);
     process::install(Process {
         linker,
         finder,

@@ -204,7 +204,7 @@ fn run(
         let (object, map) = (&loaded.linker.objects[id], loaded.maps.address(id));
         abi::fill_vdso(layout, object, Addr(map as usize), object.image.range.start);
     }
-    publish_debugger(&loaded.linker, &loaded.maps, [loaded.main, loaded.interpreter], base);
+    publish_debugger(request, &loaded.linker, &loaded.maps, [loaded.main, loaded.interpreter], base);
     let Loaded { linker, finder, maps, main, interpreter, vdso, libc, .. } = loaded;
     process::install(Process {
         linker,
@@ -378,7 +378,13 @@ fn set_save_area(cpu: &CpuFeatures) {
     lazy::set_save_area(with, cpu.xsave_state_size);
 }
 
-fn publish_debugger(linker: &Linker, maps: &LinkMaps, [main, interpreter]: [ObjectId; 2], base: Addr) {
+fn publish_debugger(
+    request: &Request,
+    linker: &Linker,
+    maps: &LinkMaps,
+    [main, interpreter]: [ObjectId; 2],
+    base: Addr,
+) {
     let first = Addr(maps.address(main) as usize);
     debugger::prepare(first, base);
     // The interpreter's own entry is for debuggers that are attached to `ld-seal.so PROGRAM`: to them it is the executable.
@@ -388,6 +394,9 @@ fn publish_debugger(linker: &Linker, maps: &LinkMaps, [main, interpreter]: [Obje
             // An executable whose dynamic section is read-only has no debugger support, as with glibc.
             object.image.write_u64(at, globals::R_DEBUG.structure().addr().0 as u64);
         }
+    }
+    if let Some((map, path)) = maps.structure(main).zip(request.path_of_program(&linker.objects[main])) {
+        debugger::show_program(map, path);
     }
 }
 

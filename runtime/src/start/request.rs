@@ -203,6 +203,23 @@ impl Request {
         }
         finder::origin_of(opened.path.to_bytes())
     }
+
+    /// The absolute path of the program that the command line names, links not resolved; `None` if the kernel has mapped the program.
+    pub fn path_of_program(&self, program: &Object) -> Option<CString> {
+        let path = self.program?;
+        let name = path.to_bytes();
+        if name.starts_with(b"/") {
+            return Some(CString::from(path));
+        }
+        // A name without a slash can have been found in a directory of libraries.
+        let directory = if name.contains(&b'/') {
+            finder::origin_of(name.strip_prefix(b"./").unwrap_or(name))
+        } else {
+            program.origin.clone()
+        };
+        let file = name.rsplit(|&b| b == b'/').next()?;
+        CString::new([directory?.as_slice(), file].join(&b'/')).ok()
+    }
 }
 
 /// Where profiles are written if nobody says.
