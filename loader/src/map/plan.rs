@@ -78,10 +78,7 @@ pub fn plan(e_type: u16, headers: &[ProgramHeader], file_size: u64) -> Result<Ma
     segments.retain(|s| s.mem.start < s.mem.end);
     for pair in segments.windows(2) {
         if pair[1].pages.start < pair[0].pages.end {
-            return Err(Reason::Malformed {
-                what: "ELF load commands overlap or are not in ascending order",
-                at: pair[1].mem.start.0,
-            });
+            return Err(disorder(e_type, &segments, pair[1].mem.start));
         }
     }
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else {
@@ -95,6 +92,19 @@ pub fn plan(e_type: u16, headers: &[ProgramHeader], file_size: u64) -> Result<Ma
         segment.lay_out(relro.as_ref(), &mut regions);
     }
     Ok(MapPlan { span, align, fixed: e_type == ET_EXEC, regions, relro })
+}
+
+/// What is said of segments that share pages, or do not ascend to the one that starts at `at`: in a shared object whose last starts on a page
+/// that bytes of the first lie in, glibc takes the alignment for the cause.
+fn disorder(e_type: u16, segments: &[Segment], at: VAddr) -> Reason {
+    let all_in_first = match segments {
+        [first, .., last] => first.file_end.page_ceil().is_some_and(|end| last.pages.start < end),
+        _ => false,
+    };
+    if all_in_first && e_type != ET_EXEC {
+        return Reason::Fault("ELF load command address/offset not page-aligned");
+    }
+    Reason::Malformed { what: "ELF load commands overlap or are not in ascending order", at: at.0 }
 }
 
 /// A `PT_LOAD` whose numbers have been checked.
