@@ -6,9 +6,9 @@
 
 use crate::word::WordLock;
 use core::alloc::{GlobalAlloc, Layout};
-use core::cell::UnsafeCell;
+use core::cell::{Cell, UnsafeCell};
 use core::ops::Range;
-use core::ptr::null_mut;
+use core::ptr::{null, null_mut};
 use loader::addr::Addr;
 use loader::sys::{self, Place, Prot};
 
@@ -23,9 +23,6 @@ const ALIGN: usize = 16;
 /// Four sizes for each power of two.
 const STEPS: usize = 4;
 const CLASSES: usize = 48 * STEPS;
-/// How many arenas are remembered for sealing.
-pub const ARENAS: usize = 64;
-
 /// How many rests of earlier arenas are kept.
 const RESTS: usize = 4;
 
@@ -36,19 +33,18 @@ struct Block {
     class: usize,
 }
 
-/// An arena that no commit has sealed.
-#[derive(Clone)]
+/// What is known of an arena until a commit seals it; its first bytes.
 struct Arena {
     range: Range<usize>,
     /// How many arenas there were before it.
     serial: u64,
-    /// How many blocks of it are in use.
-    blocks: usize,
+    /// How many blocks of it are in use, if it was taken since the first transaction.
+    blocks: Cell<usize>,
     /// Whether it is about to be given back: it gives no more blocks.
-    leaves: bool,
+    leaves: Cell<bool>,
+    /// The one that was taken before it.
+    older: Cell<*const Arena>,
 }
-
-const NO_ARENA: Arena = Arena { range: 0..0, serial: 0, blocks: 0, leaves: false };
 
 struct State {
     /// The unused rest of the current arena.
@@ -61,11 +57,12 @@ struct State {
     left: *mut Block,
     /// The longest rest in such an arena: for what finds no other place, and then keeps that arena.
     left_rest: Range<usize>,
-    /// The arenas that no commit has sealed yet.
-    arenas: [Arena; ARENAS],
-    arena_count: usize,
+    /// The newest of the arenas that no commit has sealed yet.
+    newest: *const Arena,
     /// How many there have ever been.
     serial: u64,
+    /// Whether a transaction has begun: before there is none, nothing is ever given back.
+    counts: bool,
 }
 
 /// When a transaction began.
@@ -97,9 +94,9 @@ impl Heap {
             free: [null_mut(); CLASSES + 64],
             left: null_mut(),
             left_rest: 0..0,
-            arenas: [const { NO_ARENA }; ARENAS],
-            arena_count: 0,
+            newest: null(),
             serial: 0,
+            counts: false,
         };
         Heap { lock: WordLock::new(), state: UnsafeCell::new(state) }
     }
@@ -117,16 +114,16 @@ impl Heap {
             if state.rest.end - state.rest.start >= bytes {
                 return true;
             }
-            let Some(len) = bytes.checked_add(4095).map(|bytes| ARENA.max(bytes & !4095)) else {
-                return false;
-            };
-            state.take_arena(len).map(|arena| state.switch_to(arena)).is_some()
+            state.take_arena(bytes, ARENA).map(|arena| state.switch_to(arena)).is_some()
         })
     }
 
     /// A transaction begins.
     pub fn begin(&self) -> Mark {
-        Mark(self.with(|state| state.serial))
+        self.with(|state| {
+            state.counts = true;
+            Mark(state.serial)
+        })
     }
 
     /// A transaction has failed: what is allocated from here on does not come from arenas that were taken since, so that what has to stay can
@@ -142,11 +139,8 @@ impl Heap {
 
     /// The arenas that were made since the last call: what a commit seals.
     pub fn take_unsealed_arenas(&self, mut visit: impl FnMut(Range<Addr>)) {
-        let (arenas, count) = self.with(|state| {
-            let arenas = core::mem::replace(&mut state.arenas, [const { NO_ARENA }; ARENAS]);
-            (arenas, core::mem::take(&mut state.arena_count))
-        });
-        for arena in &arenas[..count] {
+        let newest = self.with(|state| core::mem::replace(&mut state.newest, null()));
+        for arena in arenas(newest) {
             visit(Addr(arena.range.start)..Addr(arena.range.end));
         }
     }
@@ -219,7 +213,7 @@ impl State {
         let start = cut(&mut self.rest, size, align)
             .or_else(|| from_rests(&mut self.rests))
             .or_else(|| cut(&mut self.left_rest, size, align))
-            .or_else(|| self.grow(size));
+            .or_else(|| self.grow(size, align));
         let Some(start) = start else {
             return null_mut();
         };
@@ -237,25 +231,26 @@ impl State {
 
     /// Counts a block of the arena that it lies in, if that is known, up or down. Whether the arena is about to be given back.
     fn count(&mut self, block: usize, change: usize) -> bool {
-        // Most come from the last.
-        let mut arenas = self.arenas[..self.arena_count].iter_mut().rev();
-        arenas.find(|arena| arena.range.contains(&block)).is_some_and(|arena| {
-            arena.blocks = arena.blocks.wrapping_add(change);
-            arena.leaves
-        })
+        self.counts
+            && arenas(self.newest).find(|arena| arena.range.contains(&block)).is_some_and(|arena| {
+                arena.blocks.set(arena.blocks.get().wrapping_add(change));
+                arena.leaves.get()
+            })
     }
 
-    /// New memory of the kernel's.
-    fn take_arena(&mut self, len: usize) -> Option<Range<usize>> {
+    /// New memory of the kernel's: for so many bytes at least, usually for more.
+    fn take_arena(&mut self, bytes: usize, usual: usize) -> Option<Range<usize>> {
+        let len = usual.max(bytes.checked_add(size_of::<Arena>() + 4095)? & !4095);
         // SAFETY: new memory at a place of the kernel's choice.
         let Addr(start) = unsafe { sys::map_anonymous(Place::Anywhere, len, Prot::READ_WRITE, false) }.ok()?;
         let range = start..start + len;
-        if let Some(slot) = self.arenas.get_mut(self.arena_count) {
-            *slot = Arena { range: range.clone(), serial: self.serial, blocks: 0, leaves: false };
-            self.arena_count += 1;
-        }
+        let older = Cell::new(self.newest);
+        let arena = Arena { range, serial: self.serial, blocks: Cell::new(0), leaves: Cell::new(false), older };
+        // SAFETY: the start of new memory, a page's, which does not become part of a block.
+        unsafe { (start as *mut Arena).write(arena) };
+        self.newest = start as *const Arena;
         self.serial += 1;
-        Some(range)
+        Some(start + size_of::<Arena>()..start + len)
     }
 
     /// Goes on with another rest; keeps the one that there is.
@@ -272,14 +267,15 @@ impl State {
 
     fn leave(&mut self, mark: Mark) -> bool {
         let mut any = false;
-        for arena in self.arenas[..self.arena_count].iter_mut().filter(|arena| arena.serial >= mark.0) {
-            arena.leaves = true;
+        for arena in arenas(self.newest).filter(|arena| arena.serial >= mark.0) {
+            arena.leaves.set(true);
             any = true;
         }
         if !any {
             return false;
         }
-        let leaves = |at: usize| self.arenas[..self.arena_count].iter().any(|a| a.leaves && a.range.contains(&at));
+        let newest = self.newest;
+        let leaves = |at: usize| arenas(newest).any(|arena| arena.leaves.get() && arena.range.contains(&at));
         for rest in self.rests.iter_mut().chain([&mut self.rest]).filter(|rest| leaves(rest.start)) {
             let rest = core::mem::replace(rest, 0..0);
             if rest.len() > self.left_rest.len() {
@@ -309,47 +305,61 @@ impl State {
     }
 
     fn give_back(&mut self) {
-        let empty = |arena: &Arena| arena.leaves && arena.blocks == 0;
+        let empty = |arena: &Arena| arena.leaves.get() && arena.blocks.get() == 0;
         let mut block = core::mem::replace(&mut self.left, null_mut());
         while !block.is_null() {
             // SAFETY: the list consists of free blocks of this heap, of arenas that are still mapped.
             let Block { next, class } = unsafe { core::ptr::read(block) };
-            let mut arenas = self.arenas[..self.arena_count].iter();
-            if !arenas.any(|arena| empty(arena) && arena.range.contains(&(block as usize))) {
+            if !arenas(self.newest).any(|arena| empty(arena) && arena.range.contains(&(block as usize))) {
                 // SAFETY: as above.
                 unsafe { (*block).next = core::mem::replace(&mut self.free[class], block) };
             }
             block = next;
         }
-        let mut kept = 0;
-        for index in 0..self.arena_count {
-            let arena = self.arenas[index].clone();
-            // SAFETY: no block of it is in use, no list has one, and no rest lies in it. If it can't be unmapped it is forgotten.
-            if empty(&arena) && unsafe { sys::unmap(Addr(arena.range.start)..Addr(arena.range.end)) }.is_ok() {
-                continue;
+        let mut next = self.newest;
+        let mut newer: Option<&Arena> = None;
+        // SAFETY: arenas stay mapped for as long as they are on the list.
+        while let Some(arena) = unsafe { next.as_ref() } {
+            let (at, older) = (next, arena.older.get());
+            next = older;
+            let range = Addr(arena.range.start)..Addr(arena.range.end);
+            // SAFETY: no block of it is in use, no list has one, no rest lies in it, and below nothing of it is read.
+            let gone = empty(arena) && unsafe { sys::unmap(range) }.is_ok();
+            let follows = if gone { older } else { at };
+            match newer {
+                Some(newer) => newer.older.set(follows),
+                None => self.newest = follows,
             }
-            self.arenas[kept] = Arena { leaves: false, ..arena };
-            kept += 1;
+            if !gone {
+                arena.leaves.set(false);
+                newer = Some(arena);
+            }
         }
-        self.arena_count = kept;
         let rest = core::mem::replace(&mut self.left_rest, 0..0);
-        if self.arenas[..kept].iter().any(|arena| arena.range.contains(&rest.start)) {
+        if arenas(self.newest).any(|arena| arena.range.contains(&rest.start)) {
             self.keep_rest(rest);
         }
     }
 
-    /// A block at the start of a new arena.
-    fn grow(&mut self, size: usize) -> Option<usize> {
+    /// A block of a new arena.
+    fn grow(&mut self, size: usize, align: usize) -> Option<usize> {
         let usual = if self.rest.end == 0 { FIRST_ARENA } else { ARENA };
-        let arena = self.take_arena(usual.max(size.checked_add(4095)? & !4095))?;
-        let (start, rest) = (arena.start, arena.start + size..arena.end);
-        if rest.len() > self.rest.len() {
-            self.switch_to(rest);
+        let mut arena = self.take_arena(size.checked_add(align)?, usual)?;
+        let start = cut(&mut arena, size, align)?;
+        if arena.len() > self.rest.len() {
+            self.switch_to(arena);
         } else {
-            self.keep_rest(rest);
+            self.keep_rest(arena);
         }
         Some(start)
     }
+}
+
+/// Arenas of a list, from the newest.
+fn arenas<'a>(newest: *const Arena) -> impl Iterator<Item = &'a Arena> {
+    // SAFETY: arenas stay mapped for as long as they are on a list.
+    let arena = |at: *const Arena| unsafe { at.as_ref() };
+    core::iter::successors(arena(newest), move |newer| arena(newer.older.get()))
 }
 
 /// Takes a block off the start of a rest.
@@ -437,6 +447,21 @@ mod tests {
         heap.take_unsealed_arenas(|arena| left += arena.end.0 - arena.start.0);
         assert_eq!(left, FIRST_ARENA);
         assert!(!heap.leave(heap.begin()));
+    }
+
+    #[test]
+    fn arenas_of_any_number_are_told() {
+        let heap = Heap::new();
+        heap.begin();
+        let mut blocks = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            let layout = Layout::from_size_align(ARENA, 16).expect("valid");
+            // SAFETY: the layout is not empty.
+            blocks.insert(unsafe { heap.alloc(layout) } as usize);
+        }
+        assert!(blocks.len() == 200 && !blocks.contains(&0));
+        heap.take_unsealed_arenas(|arena| blocks.retain(|block| !(arena.start.0..arena.end.0).contains(block)));
+        assert!(blocks.is_empty(), "{} arenas stay unsealed", blocks.len());
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! The seals of a commit.
 
-use crate::heap::{ARENAS, HEAP};
+use crate::heap::HEAP;
 use crate::process::Process;
-use loader::addr::Addr;
 use loader::object::ObjectId;
 use loader::seal::apply;
 use loader::seal::plan::SealPlan;
@@ -37,16 +36,5 @@ pub fn add_heap(plan: &mut SealPlan, tunables: &SealTunables<'_>) {
     if !tunables.seals() {
         return;
     }
-    // Copied before they are planned: the plan itself allocates.
-    let mut arenas = [const { Addr(0)..Addr(0) }; ARENAS];
-    let mut count = 0;
-    HEAP.take_unsealed_arenas(|arena| {
-        if let Some(slot) = arenas.get_mut(count) {
-            *slot = arena;
-            count += 1;
-        }
-    });
-    for arena in &arenas[..count] {
-        plan.add_range(b"[interpreter's heap]", arena.clone(), None);
-    }
+    HEAP.take_unsealed_arenas(|arena| plan.add_range(b"[interpreter's heap]", arena, None));
 }
