@@ -13,6 +13,11 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("a namespace of RTLD_NODELETE at level 2", |s, w| attacked(s, w, "keep", "glibc.rtld.seal=2", &ALL)),
     ("a closed namespace of RTLD_NODELETE at level 2", |s, w| attacked(s, w, "close", "glibc.rtld.seal=2", &ALL)),
     ("a promoted namespace at level 1", |s, w| attacked(s, w, "promote", "glibc.rtld.seal=1", &READ_ONLY)),
+    ("a lazy call in a namespace at level 1", |s, w| depended(s, w, "call", "glibc.rtld.seal=1", &READ_ONLY)),
+    ("a lazy call in a namespace at level 2", |s, w| depended(s, w, "call", "glibc.rtld.seal=2", &ALL)),
+    ("a look-up in a namespace at level 1", |s, w| depended(s, w, "look-up", "glibc.rtld.seal=1", &READ_ONLY)),
+    ("a look-up in a namespace at level 2", |s, w| depended(s, w, "look-up", "glibc.rtld.seal=2", &ALL)),
+    ("no call in a namespace at level 2", |s, w| depended(s, w, "neither", "glibc.rtld.seal=2", &[])),
     ("a namespace stays open at level 1", |s, w| attacked(s, w, "plain", "glibc.rtld.seal=1", &[])),
     ("a namespace stays open at level 2", |s, w| attacked(s, w, "plain", "glibc.rtld.seal=2", &[])),
     ("a namespace that fails leaves nothing at level 2", failed),
@@ -31,6 +36,21 @@ fn attacked(stage: &Stage, way: Way, how: &str, tunables: &str, sealed: &[&str])
     let mut wrong = attacks(&String::from_utf8_lossy(&outcome.stdout), &OBJECTS, sealed)?;
     if outcome.ending != Ending::Exit(0) {
         wrong.push(format!("ended with {}: {}", outcome.ending, String::from_utf8_lossy(&outcome.stderr)));
+    }
+    wrong.is_empty().then_some(()).ok_or_else(|| wrong.join("\n"))
+}
+
+/// A plain library of a namespace, which an object that stays there calls lazily or looks up: it comes to stay, and is attacked alone.
+fn depended(stage: &Stage, way: Way, how: &str, tunables: &str, sealed: &[&str]) -> Result<(), String> {
+    let outcome = stage.run(way, &Wish::new("space", tunables, &["./libasking.so", how]))?;
+    let stdout = String::from_utf8_lossy(&outcome.stdout);
+    let Some((lines, stays)) = stdout.rsplit_once("closed, mapped ") else {
+        return Err(format!("ended with {}: {stdout}{}", outcome.ending, String::from_utf8_lossy(&outcome.stderr)));
+    };
+    let mut wrong = attacks(lines, &["libplugged.so"], sealed)?;
+    let expected = if sealed.is_empty() { "0\n" } else { "1\n" };
+    if stays != expected || outcome.ending != Ending::Exit(0) {
+        wrong.push(format!("ended with {}, after it was closed mapped {stays}", outcome.ending));
     }
     wrong.is_empty().then_some(()).ok_or_else(|| wrong.join("\n"))
 }

@@ -53,6 +53,8 @@ impl Stage {
         let spacious = ["./libplugged.so", "-Wl,-rpath,$ORIGIN", "-Wl,--no-as-needed", "-lc"];
         compile("libspace.so", "plugin.c", &[&library[..], &spacious].concat())?;
         compile("libunfinished.so", "plugin.c", &library)?;
+        let asking = ["-shared", "-fPIC", "-Wl,-z,lazy", "-Wl,--unresolved-symbols=ignore-all"];
+        compile("libasking.so", "asking.c", &asking)?;
         compile("space", "space.c", &["-Wl,-z,now"])?;
         let program = ["-fPIC", "-pthread", "./libneeded.so", "-Wl,-rpath,$ORIGIN"];
         let holes = ["-Wl,-z,max-page-size=0x200000", "-Wl,-z,separate-code", "-Wl,-z,now"];
