@@ -7,7 +7,7 @@
 use super::binder::{is_ifunc, log_binding, log_search};
 use super::protected;
 use crate::addr::{Addr, Bias, VAddr};
-use crate::elf::symbols::Symbols;
+use crate::elf::symbols::{Sym, Symbols};
 use crate::elf::version::{Version, Versions, Wanted};
 use crate::error::Lossy;
 use crate::got;
@@ -73,6 +73,13 @@ pub struct Target {
     /// The function is a protected one and called through the entry that stands for it in the program: there is something to be said
     /// ([`protected::warn_of_direct`]).
     pub direct: Option<Direct>,
+}
+
+impl Target {
+    /// Whether the address is all that there is to it.
+    pub fn is_plain(&self) -> bool {
+        !self.is_resolver && self.tie.is_none() && self.direct.is_none()
+    }
 }
 
 /// A protected function that the program refers to directly.
@@ -208,68 +215,89 @@ impl Snapshot {
         let malformed = |what, at| Unbound::Malformed { object: self.name(from), what, at };
         let record = usize::try_from(index).ok().and_then(|i| from.records.get(i));
         let record = record.ok_or_else(|| malformed("PLT relocation index outside the table", index))?;
-        let slot = from.slot(VAddr(record.r_offset));
         let symbol = (record.r_info >> 32) as u32;
-        let nothing = Target { address: Addr(0), is_resolver: false, slot, tie: None, direct: None };
         if symbol == 0 {
-            return Ok(nothing);
+            return Ok(from.nowhere(record));
         }
         let reference = from.symbols.get(symbol);
         let reference = reference.ok_or_else(|| malformed("symbol index outside the symbol table", symbol.into()))?;
         let own = Definition { object: id, symbol: reference };
         if reference.st_info >> 4 == STB_LOCAL || lookup::binds_locally(reference) {
-            return Ok(self.target(from, own, slot));
+            return Ok(self.target(from, own, record));
         }
-        let name = from.symbols.hashed_name(reference);
         let version = from.symbols.version_index(symbol).and_then(|v| from.versions.get(v));
-        let wanted = version.map(|version| Wanted { version, exact: false });
-        let query = Query { name, version: wanted, class: Class::Plt, newest: false };
+        let query = Query {
+            name: from.symbols.hashed_name(reference),
+            version: version.map(|version| Wanted { version, exact: false }),
+            class: Class::Plt,
+            newest: false,
+        };
         let mut found = self.search(from, &query);
         if lookup::is_protected(reference) && reference.st_shndx != 0 {
             found = Some(own);
         }
         match found {
-            Some(mut found) => {
-                if let (Some(unique), true) = (unique, found.is_unique()) {
-                    found = lookup::one_of_a_kind(unique, name.name, found);
-                }
-                let mut target = self.target(from, found, slot);
-                target.tie = self.tie(id, from, found, unique.is_none());
-                if protected::is_direct(from.kind, reference, found.symbol, Class::Plt) {
-                    target.direct = Some(Direct { definer: found.object, name: name.name });
-                }
-                if target.tie.is_none() || unique.is_some() {
-                    self.log(from, found, name.name, version);
-                }
-                Ok(target)
-            }
-            None if reference.st_info >> 4 == STB_WEAK => Ok(nothing),
+            Some(found) => Ok(self.bound((id, from), (reference, record), (&query, found), unique)),
+            None if reference.st_info >> 4 == STB_WEAK => Ok(from.nowhere(record)),
             None => {
-                Err(Unbound::Undefined { object: self.name(from), symbol: name.name, version: version.map(|v| v.name) })
+                let version = query.version.map(|wanted| wanted.version.name);
+                Err(Unbound::Undefined { object: self.name(from), symbol: query.name.name, version })
             }
         }
+    }
+
+    /// What there is to say of a definition that was found for a reference. On its own, so that the search has its part of the stack.
+    #[inline(never)]
+    fn bound(
+        &self,
+        (id, from): (ObjectId, &Linked),
+        (reference, record): (&Sym, &Rela),
+        (query, mut found): (&Query<'static>, Definition),
+        unique: Option<&UniqueSymbols>,
+    ) -> Target {
+        let name = query.name.name;
+        if let (Some(unique), true) = (unique, found.is_unique()) {
+            found = lookup::one_of_a_kind(unique, name, found);
+        }
+        let mut target = self.target(from, found, record);
+        target.tie = self.tie(id, from, found, unique.is_none());
+        if protected::is_direct(from.kind, reference, found.symbol, Class::Plt) {
+            target.direct = Some(Direct { definer: found.object, name });
+        }
+        if log::log_enabled!(target: "bindings", log::Level::Trace) && (target.tie.is_none() || unique.is_some()) {
+            self.log_binding(from, found, name, query.version.map(|wanted| wanted.version));
+        }
+        target
     }
 
     fn search(&self, from: &Linked, query: &Query<'_>) -> Option<Definition> {
         LOOKUPS.add(1);
         let mut first_weak = None;
-        let scopes = from.order.iter().flatten().filter_map(|index| self.scopes.get(*index));
-        let found = scopes.clone().find_map(|scope| scope.search(0, query, &mut first_weak)).or(first_weak);
+        let mut scopes = from.order.iter().flatten().filter_map(|index| self.scopes.get(*index));
+        let found = scopes.find_map(|scope| scope.search(0, query, &mut first_weak)).or(first_weak);
         if log::log_enabled!(target: "symbols", log::Level::Trace) {
-            let ids = scopes.flat_map(Scope::ids);
-            log_search(ids.filter_map(|id| Some((id, self.name(self.object(id)?)))), query.name, found, from.namespace);
+            self.log_search(from, query, found);
         }
         found
     }
 
-    fn target(&self, from: &Linked, found: Definition, slot: Option<Addr>) -> Target {
+    // On its own, as what follows: a call may be bound on a small stack, and few do log.
+    #[cold]
+    #[inline(never)]
+    fn log_search(&self, from: &Linked, query: &Query<'_>, found: Option<Definition>) {
+        let scopes = from.order.iter().flatten().filter_map(|index| self.scopes.get(*index));
+        let ids = scopes.flat_map(Scope::ids);
+        log_search(ids.filter_map(|id| Some((id, self.name(self.object(id)?)))), query.name, found, from.namespace);
+    }
+
+    fn target(&self, from: &Linked, found: Definition, record: &Rela) -> Target {
         let definer = self.object(found.object).unwrap_or(from);
         let address = if found.symbol.st_shndx == SHN_ABS {
             Addr(found.symbol.st_value as usize)
         } else {
             definer.bias.run_time(VAddr(found.symbol.st_value))
         };
-        Target { address, is_resolver: is_ifunc(found.symbol), slot, tie: None, direct: None }
+        Target { address, is_resolver: is_ifunc(found.symbol), ..from.nowhere(record) }
     }
 
     fn tie(&self, id: ObjectId, from: &Linked, found: Definition, ask_unique: bool) -> Option<Tie> {
@@ -286,16 +314,21 @@ impl Snapshot {
         from.held.binary_search(&found.object).is_err().then_some(Tie::Dependency(found.object))
     }
 
-    fn log(&self, from: &Linked, found: Definition, name: &[u8], version: Option<Version<'_>>) {
-        if !log::log_enabled!(target: "bindings", log::Level::Trace) {
-            return;
-        }
+    #[cold]
+    #[inline(never)]
+    fn log_binding(&self, from: &Linked, found: Definition, name: &[u8], version: Option<Version<'_>>) {
         let definer = self.object(found.object).unwrap_or(from);
         log_binding((self.name(from), from.namespace), (self.name(definer), definer.namespace), name, version);
     }
 }
 
 impl Linked {
+    /// A call without a definition.
+    fn nowhere(&self, record: &Rela) -> Target {
+        let slot = self.slot(VAddr(record.r_offset));
+        Target { address: Addr(0), is_resolver: false, slot, tie: None, direct: None }
+    }
+
     /// Where a slot is, if it may be written.
     fn slot(&self, at: VAddr) -> Option<Addr> {
         let end = at.checked_add(8)?;

@@ -41,11 +41,19 @@ pub enum SaveWith {
     Xsavec,
 }
 
-/// Says how vector registers are saved, and how many bytes that takes.
+/// Says how vector registers are saved, and how many bytes glibc needs for that: with XSAVE 64 more than the registers take, for those that
+/// are pushed here.
 pub fn set_save_area(with: SaveWith, size: u64) {
+    let area = match with {
+        SaveWith::Fxsave => LEGACY_AREA,
+        SaveWith::Xsave | SaveWith::Xsavec => size.saturating_sub(64).max(LEGACY_AREA + 64),
+    };
     SAVE_WITH.store(with as u32, Ordering::Relaxed);
-    SAVE_AREA.store((size.max(512) + 64 + 63) & !63, Ordering::Relaxed);
+    SAVE_AREA.store((area + 63) & !63, Ordering::Relaxed);
 }
+
+/// What FXSAVE writes, and the beginning of what XSAVE does, which has a header of 64 bytes behind it.
+const LEGACY_AREA: u64 = 512;
 
 /// The address that PLT headers jump to.
 pub fn trampoline() -> Addr {
@@ -113,18 +121,16 @@ unsafe extern "C" fn trampoline_code() {
         "push r8",
         "push r9",
         "push r10",
-        "push r11",
         "push rbx",
         "mov rbx, rsp",
-        "mov rdi, [rsp + 80]",
-        "mov rsi, [rsp + 88]",
+        "mov rdi, [rsp + 72]",
+        "mov rsi, [rsp + 80]",
         save_vectors!(),
-        "mov rdx, [rbx + 96]",
+        "mov rdx, [rbx + 88]",
         "call {bind}",
         "mov r11, rax",
         restore_vectors!(),
         "pop rbx",
-        "add rsp, 8",
         "pop r10",
         "pop r9",
         "pop r8",
@@ -186,13 +192,40 @@ unsafe impl Sync for PublisherCell {}
 static PUBLISHER: PublisherCell =
     PublisherCell(UnsafeCell::new(Publisher { replaced: Vec::new(), withdrawn: Vec::new() }));
 
-/// Binds a slot; ends the program if there is no definition. The call returns to `from`.
+/// Binds a slot; ends the program if there is no definition. The call returns to `from`. With the search this is all that a usual call needs
+/// of the stack, which may be a signal handler's: what else may be to do is in functions of its own.
 extern "C" fn bind(cookie: u64, index: u64, from: u64) -> u64 {
     let id = ObjectId(cookie as u32);
-    let mut target = search(id, index);
-    if target.tie.is_some() {
-        target = bind_and_note(id, index);
+    let searching = gscope::enter();
+    // SAFETY: a snapshot is there before the first call, and stays for as long as this thread is known to be searching.
+    let found = unsafe { &*CURRENT.load(Ordering::SeqCst) }.find(id, index, None);
+    let target = match &found {
+        Ok(target) => target,
+        Err(unbound) => report(unbound),
+    };
+    drop(searching);
+    let address = match target.is_plain() {
+        true => store(target, target.address.0 as u64),
+        false => bind_with_more(id, index, target),
+    };
+    profile::call(from, address);
+    address
+}
+
+/// Stores what a call is bound to in its slot.
+fn store(target: &Target, address: u64) -> u64 {
+    if let Some(slot) = target.slot.filter(|_| address != 0 && writes_slots()) {
+        // SAFETY: the slot lies in a writable segment of the object that calls. Another thread that binds it stores the same.
+        unsafe { slot.as_mut_ptr::<u64>().write_unaligned(address) };
     }
+    address
+}
+
+/// Binds a slot where the address is not all.
+#[inline(never)]
+fn bind_with_more(id: ObjectId, index: u64, target: &Target) -> u64 {
+    let noted = target.tie.map(|_| bind_and_note(id, index));
+    let target = noted.as_ref().unwrap_or(target);
     if let Some(direct) = target.direct {
         warn_of_direct(direct);
     }
@@ -201,20 +234,7 @@ extern "C" fn bind(cookie: u64, index: u64, from: u64) -> u64 {
         // SAFETY: the resolver is one of an object that is relocated, or its code could not be found; no lock is held.
         address = unsafe { super::call_resolver(target.address) };
     }
-    if let Some(slot) = target.slot.filter(|_| address != 0 && writes_slots()) {
-        // SAFETY: the slot lies in a writable segment of the object that calls. Another thread that binds it stores the same.
-        unsafe { slot.as_mut_ptr::<u64>().write_unaligned(address) };
-    }
-    profile::call(from, address);
-    address
-}
-
-/// Looks the function of a slot up: from any thread, in a signal handler too, over whatever it has interrupted.
-fn search(id: ObjectId, index: u64) -> Target {
-    let _searching = gscope::enter();
-    // SAFETY: a snapshot is there before the first call, and stays for as long as this thread is known to be searching.
-    let snapshot = unsafe { &*CURRENT.load(Ordering::SeqCst) };
-    snapshot.find(id, index, None).unwrap_or_else(|unbound| report(&unbound))
+    store(target, address)
 }
 
 /// Looks it up again where nothing can change meanwhile, and takes note of what it is bound to.
