@@ -256,6 +256,14 @@ pub fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize> {
     rustix::io::read(fd, buf)
 }
 
+/// Whether a file may be executed, for the real user and group.
+///
+/// # Errors
+/// It may not, or is not there.
+pub fn may_execute(path: &CStr) -> Result<()> {
+    rustix::fs::accessat(rustix::fs::CWD, path, rustix::fs::Access::EXEC_OK, rustix::fs::AtFlags::empty())
+}
+
 /// Reads a symbolic link into `buf`; the part of it that was filled.
 pub fn read_link<'a>(path: &CStr, buf: &'a mut [u8]) -> Result<&'a [u8]> {
     let (target, _) = rustix::fs::readlinkat_raw(rustix::fs::CWD, path, buf_uninit(buf))?;

@@ -263,6 +263,9 @@ fn map_watched(
         let mut gate = process::enter();
         let process = &mut *gate;
         let is_first = !process.linker.is_in_use(transaction.namespace);
+        if let Some(asker) = asker.filter(|_| process.linker.find_by_name(transaction.namespace, name).is_none()) {
+            debug::loaded_by(&process.linker, name, transaction.namespace.0, asker);
+        }
         (is_first, process.linker.require(transaction, &mut process.finder, name, asker)?)
     };
     if transaction.added.contains(&root) {

@@ -9,13 +9,15 @@ use super::request::Request;
 use super::{
     answer, arguments, check_versions, choose_layout, commit, hand_over, judged, log_scopes, make_main_thread,
     own_relative, publish_debugger, set_save_area, set_variables, sorting, system, tls_surplus, Circumstances, Failure,
-    Target,
+    Target, NAMESPACES,
 };
 use crate::audit::{self, modules, trampoline};
 use crate::glibc::audit::Activity;
 use crate::glibc::link_map::LinkMaps;
+use crate::glibc::tunables::TunableSet;
 use crate::glibc::{debugger, libc, stack as stack_rights, start as abi, tables, thread, tls};
 use crate::initial_stack::InitialStack;
+use crate::logger;
 use crate::options::Action;
 use crate::process::{self, Process};
 use crate::services::{lazy, link, open};
@@ -29,6 +31,7 @@ use loader::object::{ObjectId, BASE_NAMESPACE};
 use loader::program::{self, Begun};
 use loader::reloc::PltMode;
 use loader::seal::tunables::SealLevel;
+use loader::sys;
 
 /// Starts the program with the modules named.
 pub fn run(
@@ -39,6 +42,7 @@ pub fn run(
     names: &[CString],
 ) -> Result<Target, Failure> {
     let isa_1 = circumstances.cpu.isa_1;
+    refuse_too_many(names.len(), &circumstances.tunables);
     let mut times = prepare(stack, request, circumstances, beginning, names.len())?;
     modules::load(names, request.secure);
     let closure = times.loading(|| load_closure(request))?;
@@ -56,6 +60,16 @@ pub fn run(
     times.show(own_relative);
     // SAFETY: everything is relocated, and no thread but those of modules is there.
     Ok(unsafe { hand_over(&order) })
+}
+
+/// Ends the start if there are more modules than namespaces for them, of which `glibc.rtld.nns` are for others: in glibc's words, which
+/// name nobody.
+fn refuse_too_many(modules: usize, tunables: &TunableSet<'_>) {
+    let room = NAMESPACES - tunables.number_of(b"glibc.rtld.nns").clamp(1, NAMESPACES);
+    if modules as u64 > room {
+        logger::line(format_args!("Failed loading {modules} audit modules, {room} are supported."));
+        sys::exit(127);
+    }
 }
 
 /// Makes everything ready that code of a C library needs, with nothing but the program there.

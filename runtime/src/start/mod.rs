@@ -323,13 +323,16 @@ fn sorting(tunables: &TunableSet<'_>) -> Algorithm {
     }
 }
 
+/// How many namespaces a process may have (glibc's `DL_NNS`).
+const NAMESPACES: u64 = 16;
+
 /// Room in static TLS for objects that are dlopened later, as glibc computes it: for the C library and others in each further
 /// namespace, for what the tunable says, and for old audit modules.
 fn tls_surplus(tunables: &TunableSet<'_>) -> u64 {
     const LIBC: u64 = 144;
     const OTHER: u64 = 144;
     const LEGACY: u64 = 144;
-    let namespaces = tunables.number_of(b"glibc.rtld.nns").clamp(1, 16);
+    let namespaces = tunables.number_of(b"glibc.rtld.nns").clamp(1, NAMESPACES);
     let optional = tunables.number_of(b"glibc.rtld.optional_static_tls");
     if !holds(Rule::TlsSurplus) {
         return 0;

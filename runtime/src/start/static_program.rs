@@ -16,6 +16,7 @@ use loader::seal::tunables::SealLevel;
 use loader::seal::{apply, marks};
 use loader::static_program::{self, StaticProgram};
 use loader::sys;
+use rustix::io::Errno;
 
 /// Maps and seals a static program, if that is asked for: by the launcher, or by level 2. Else the kernel runs it, as under glibc's ld.so.
 ///
@@ -28,8 +29,14 @@ pub fn start(
     base: Addr,
     dynamic: Addr,
 ) -> Result<Target, Failure> {
-    if !request.options.launched && request.seal.level != SealLevel::Enforced {
-        execute(stack, request.program.unwrap_or(&opened.path));
+    if !request.options.launched {
+        let name = request.program.unwrap_or(&opened.path);
+        if request.seal.level != SealLevel::Enforced {
+            execute(stack, name);
+        }
+        if let Err(errno) = sys::may_execute(name) {
+            cannot_execute(name, errno);
+        }
     }
     let path = opened.path.clone();
     let mut tunables = request.seal;
@@ -93,6 +100,10 @@ fn commit(
 fn execute(stack: &InitialStack, name: &CStr) -> ! {
     // SAFETY: the kernel's arrays end with null pointers.
     let errno = unsafe { sys::execve(name, stack.argv().cast_const().cast(), stack.envp().cast_const().cast()) };
+    cannot_execute(name, errno)
+}
+
+fn cannot_execute(name: &CStr, errno: Errno) -> ! {
     let (me, name) = (Lossy(program::INTERPRETER_SONAME), Lossy(name.to_bytes()));
     match errno::name(errno) {
         Some(reason) => logger::line(format_args!("{me}: cannot execute {name}: {reason}")),
