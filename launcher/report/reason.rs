@@ -167,6 +167,10 @@ impl Evidence<'_> {
             }
             (_, Some(owner)) if owner.stays => "it stays for ever, and mseal was refused".into(),
             (_, Some(_)) if !self.settings.tunables().late => "loaded by dlopen (ldseal.late=0)".into(),
+            // A refusal would have ended the process.
+            _ if self.settings.level == Some(SealLevel::Enforced) => {
+                "loaded by dlopen: it is not NODELETE, so that dlclose can unmap it".into()
+            }
             _ => "loaded by dlopen: it is not NODELETE, so that dlclose can unmap it, or mseal was refused".into(),
         }
     }
@@ -227,6 +231,9 @@ mod tests {
         assert_eq!(why(&zero, true, Kind::Bss, owner), "writable data, ldseal.data=0");
         assert_eq!(why(&zero, true, Kind::Vvar, None), "ldseal.vdso=0");
         let unsealed = Some(Owner { any_sealed: false, ..plain });
+        let opened = Some(Owner { any_sealed: false, stays: false, ..plain });
+        assert!(why(&one, true, Kind::Text, opened).ends_with("or mseal was refused"));
+        assert!(why(&settings(Some(SealLevel::Enforced), ""), true, Kind::Text, opened).ends_with("can unmap it"));
         let excluded = Some(Owner { any_sealed: false, excluded: true, ..plain });
         assert!(why(&zero, true, Kind::Text, excluded).contains("ldseal.exclude=*/libx.so"));
         let opts_out = Some(Owner { any_sealed: false, opts_out: true, ..plain });

@@ -7,7 +7,7 @@ use crate::process::{self, Process};
 use crate::services::namespace::Target;
 use crate::services::open::{self, mode, Request};
 use crate::services::symbol::{self, Where};
-use crate::services::{close, seal};
+use crate::services::{close, error, seal};
 use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::ffi::CStr;
@@ -78,7 +78,7 @@ fn find_privileged(name: &CStr) -> Result<CString, LoadError> {
 
 /// Asks a module whether it speaks this version of the interface; if so it is one from now on, and stays for ever.
 fn accept(name: &CStr, root: ObjectId, caller: Addr) -> Result<(), LoadError> {
-    let find = |name: &CStr| symbol::find(Where::Object(root), name.to_bytes(), None, caller);
+    let find = |name: &CStr| symbol::find(Where::Object(root), name.to_bytes(), None, caller).inspect_err(error::tell);
     let version = find(abi::VERSION_FUNCTION)? as usize;
     // SAFETY: an object that defines this function defines it as rtld-audit(7) says.
     let version: VersionFunction = unsafe { core::mem::transmute(version) };

@@ -205,8 +205,8 @@ fn check(stack: &InitialStack, closure: &[ObjectId], isa_1: u32) -> Result<Vec<O
     // Before the gate, as libc has it.
     let stacks = thread::lock_stacks(process::layout());
     let process = process::enter();
-    log_scopes(&process.linker);
     check_versions(&process.linker, closure, process.main)?;
+    log_scopes(&process.linker);
     program::check_objects(&process.linker, closure, isa_1)?;
     program::check_sealable(&process.linker, closure, &process.seal)?;
     if closure.iter().any(|id| process.linker.objects[*id].executable_stack) {
