@@ -117,7 +117,7 @@ impl Shared {
     fn fault_of_loader(&self, mut command: Command) -> std::io::Result<Option<String>> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut tracee = Tracee::start(&mut command)?;
-        let End::Fault { signal, address } = tracee.run()? else { return Ok(None) };
+        let End::Fault { signal, code, address } = tracee.run()? else { return Ok(None) };
         let regions = maps::of_process(tracee.pid())?;
         let own = |region: &&maps::Region| Path::new(&region.name) == self.bench.tested.interpreter;
         let base = regions.iter().find(own).map_or(0, |region| region.start);
@@ -125,12 +125,23 @@ impl Shared {
         if region.filter(own).is_none() || self.tls_get_addr.contains(&(address - base)) {
             return Ok(None);
         }
-        let mut instruction = [0; 2];
+        let mut instruction = [0; 3];
         File::open(format!("/proc/{}/mem", tracee.pid()))?.read_exact_at(&mut instruction, address)?;
-        // `call *register` and `jmp *register`, with and without a prefix for the upper eight registers.
-        let calls = matches!(instruction, [0xff, _] | [0x41, 0xff]);
+        let calls = code == NO_ADDRESS && is_indirect_branch(&instruction);
         Ok((!calls).then(|| format!("signal {signal} in the loader at {:#x}", address - base)))
     }
+}
+
+/// `si_code` of a fault that has no address of data (`SI_KERNEL`), as when a call goes where no address can be. One to an address that only
+/// isn't mapped faults there, outside the loader.
+const NO_ADDRESS: i32 = 0x80;
+
+/// Whether this is a `call` or `jmp` to what a register or memory says: opcode 0xff, /2 and /4, with or without a REX prefix.
+fn is_indirect_branch(instruction: &[u8; 3]) -> bool {
+    let (opcode, operand) = match *instruction {
+        [0x40..=0x4f, opcode, operand] | [opcode, operand, _] => (opcode, operand),
+    };
+    opcode == 0xff && matches!(operand >> 3 & 7, 2 | 4)
 }
 
 /// Where a dynamic symbol of a file lies, as link-time addresses.

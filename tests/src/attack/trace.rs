@@ -177,9 +177,17 @@ impl Tracee {
             }
             let signal = libc::WSTOPSIG(status);
             if FATAL.contains(&signal) {
-                return Ok(End::Fault { signal, address: self.registers()?.rip });
+                return Ok(End::Fault { signal, code: self.signal_code()?, address: self.registers()?.rip });
             }
         }
+    }
+
+    /// `si_code` of the signal at which the thread has stopped.
+    fn signal_code(&self) -> io::Result<i32> {
+        // SAFETY: the structure is plain integers, for which zero is a value.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        self.request(libc::PTRACE_GETSIGINFO, &raw mut info as usize)?;
+        Ok(info.si_code)
     }
 
     fn registers(&self) -> io::Result<libc::user_regs_struct> {
@@ -225,6 +233,8 @@ pub enum End {
     Fault {
         /// The signal.
         signal: i32,
+        /// Why it came (`si_code`).
+        code: i32,
         /// Of the instruction.
         address: u64,
     },
