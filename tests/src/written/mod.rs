@@ -4,7 +4,7 @@
 //! * [`describe`]: what a `*.elf.toml` says.
 //! * [`value`]: its numbers, which may be distances from places of the file.
 //! * [`code`]: its functions, in a few words each.
-//! * [`plan`]: what will be in the file; [`segments`]: its program headers; [`file`]: where everything lies, and the bytes.
+//! * [`plan`]: what will be in the file; [`segments`]: its program headers; [`mod@file`]: where everything lies, and the bytes.
 
 pub mod code;
 pub mod describe;
