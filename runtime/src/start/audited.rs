@@ -34,6 +34,8 @@ use loader::seal::tunables::SealLevel;
 use loader::sys;
 
 /// Starts the program with the modules named.
+// Apart, so that the stack of other starts is not the larger for it.
+#[inline(never)]
 pub fn run(
     stack: &mut InitialStack,
     request: &Request,

@@ -240,6 +240,7 @@ fn own_relative() -> u64 {
 }
 
 /// Answers instead of a start. What versions lack is said, and nothing follows from it.
+#[inline(never)]
 fn answer(stack: &InitialStack, request: &Request, loaded: Listed<'_>) -> Result<Target, Failure> {
     match check_versions(loaded.linker, loaded.closure, loaded.main) {
         Err(Failure::Versions(errors)) => tell_versions(stack, &errors),

@@ -22,6 +22,8 @@ use rustix::io::Errno;
 ///
 /// # Errors
 /// It can't be mapped.
+// Apart, so that the stack of other starts is not the larger for it.
+#[inline(never)]
 pub fn start(
     stack: &mut InitialStack,
     request: &Request,
