@@ -3,7 +3,7 @@
 //! The texts are those which a user of glibc's ld.so knows, word for word, wherever the situation is the same.
 
 use crate::errno;
-use alloc::borrow::ToOwned;
+use crate::memory;
 use alloc::vec::Vec;
 use core::fmt;
 use rustix::io::Errno;
@@ -82,17 +82,17 @@ pub enum Reason {
 impl LoadError {
     /// A fault of `object` in fixed words.
     pub fn fault(object: &[u8], what: &'static str) -> LoadError {
-        LoadError { object: object.to_owned(), reason: Reason::Fault(what), errno: None }
+        LoadError { object: memory::copy_of(object), reason: Reason::Fault(what), errno: None }
     }
 
     /// A fault of `object` in fixed words, and the error number of the call that showed it.
     pub fn system(object: &[u8], what: &'static str, errno: Errno) -> LoadError {
-        LoadError { object: object.to_owned(), reason: Reason::Fault(what), errno: Some(errno) }
+        LoadError { object: memory::copy_of(object), reason: Reason::Fault(what), errno: Some(errno) }
     }
 
     /// Any other reason.
     pub fn new(object: &[u8], reason: Reason) -> LoadError {
-        LoadError { object: object.to_owned(), reason, errno: None }
+        LoadError { object: memory::copy_of(object), reason, errno: None }
     }
 }
 
@@ -100,6 +100,29 @@ impl LoadError {
     /// What was wrong, without the object and the error number.
     pub fn cause(&self) -> &Reason {
         &self.reason
+    }
+
+    /// Moves the names to where memory is taken from now ([`memory::renew`]).
+    pub fn renew(&mut self) {
+        memory::renew(&mut self.object);
+        match &mut self.reason {
+            Reason::UndefinedSymbol { symbol, version } => {
+                memory::renew(symbol);
+                version.iter_mut().for_each(memory::renew);
+            }
+            Reason::MissingVersion { version, required_by } => {
+                memory::renew(version);
+                memory::renew(required_by);
+            }
+            Reason::NoVersions { required_by: name }
+            | Reason::IndirectAccessNeeded { symbol: name }
+            | Reason::Overflow { symbol: name, .. } => memory::renew(name),
+            Reason::Fault(_)
+            | Reason::Malformed { .. }
+            | Reason::RecordVersion { .. }
+            | Reason::NoMemory
+            | Reason::RelocationType(_) => {}
+        }
     }
 
     /// The text with the few error numbers that ld.so has words for before there is a C library; others are shown as numbers.

@@ -270,6 +270,7 @@ impl Linker {
         if finder.refuses(name) {
             return Err(LoadError::fault(name, "DST not allowed in SUID/SGID programs"));
         }
+        finder.make_room(name, object).map_err(|_| no_memory(name))?;
         let Some(expanded) = finder.expand(name, object) else {
             if kind == DependencyKind::Auxiliary {
                 let name = Lossy(name);
@@ -337,7 +338,7 @@ impl Linker {
                     Lossy(wanted.version.name), Lossy(definer.display_name()), definer.namespace.0,
                     Lossy(object.display_name()), object.namespace.0,
                 );
-                let required_by = object.display_name().to_vec();
+                let required_by = memory::copy_of(object.display_name());
                 if !definer.versions.defines {
                     let reason = Reason::NoVersions { required_by };
                     missing.push(LoadError::new(definer.display_name(), reason));
@@ -347,9 +348,12 @@ impl Linker {
                     v.hash == wanted.version.hash && v.name == wanted.version.name
                 };
                 if !wanted.weak && !definer.versions.definitions.iter().any(same) {
-                    let version = wanted.version.name.to_vec();
-                    missing
-                        .push(LoadError::new(definer.display_name(), Reason::MissingVersion { version, required_by }));
+                    let version = memory::copy_of(wanted.version.name);
+                    let reason = Reason::MissingVersion { version, required_by };
+                    if memory::push(&mut missing, LoadError::new(definer.display_name(), reason)).is_err() {
+                        // One is enough to refuse the object.
+                        return missing;
+                    }
                 }
             }
         }

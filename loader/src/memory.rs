@@ -43,6 +43,28 @@ pub fn ensure_for_name(name: &[u8]) -> Result<(), Reason> {
     ensure(name.len().saturating_mul(16).saturating_add(STEP))
 }
 
+/// As [`ensure`], for an amount that it takes some time to find out, and that nobody asks for where no source is set.
+///
+/// # Errors
+/// There is no memory.
+pub fn ensure_with(bytes: impl FnOnce() -> usize) -> Result<(), Reason> {
+    match SOURCE.load(Ordering::Acquire).is_null() {
+        true => Ok(()),
+        false => ensure(bytes()),
+    }
+}
+
+/// A copy of a name for a message: the beginning of it if there is no memory for the whole.
+#[cold]
+#[inline(never)]
+pub fn copy_of(name: &[u8]) -> Vec<u8> {
+    const BEGINNING: usize = 256;
+    let mut copy = with_capacity(name.len()).unwrap_or_default();
+    let length = if copy.capacity() < name.len() { name.len().min(BEGINNING) } else { name.len() };
+    copy.extend_from_slice(&name[..length]);
+    copy
+}
+
 /// Appends to a list.
 ///
 /// # Errors
@@ -82,5 +104,6 @@ mod tests {
         let mut list = with_capacity(1).expect("little");
         push(&mut list, 1).and_then(|()| push(&mut list, 2)).expect("little");
         assert_eq!(list, [1, 2]);
+        assert_eq!(copy_of(b"name"), b"name");
     }
 }

@@ -24,7 +24,7 @@ const EMFILE: (i32, &str) = (24, "EMFILE");
 const SIMPLE: usize = 12;
 
 /// What is opened with less and less of the address space missing.
-const PRESSED: [Opening; 7] = [
+const PRESSED: [Opening; 8] = [
     ("closure", "./libroot.so", NOW, "pressure"),
     ("closure for ever", "./libroot.so", NOW | NODELETE, "pressure"),
     ("wide", "./libwide.so", NOW, "pressure"),
@@ -32,6 +32,7 @@ const PRESSED: [Opening; 7] = [
     ("many descriptors", "./libdescriptors.so", NOW, "pressure"),
     ("many unique symbols", "./libuniques.so", NOW, "pressure"),
     ("many resolvers", "./libresolvers.so", NOW, "pressure"),
+    ("long search paths", "./libpaths.so", NOW, "pressure"),
 ];
 
 /// How long a program may take.
@@ -50,7 +51,7 @@ const NODELETE: u32 = 0x1000;
 /// A dlopen: its name, the file, the mode, and how (`fixtures/faults/open.c`; `audited`: with an audit module).
 type Opening = (&'static str, &'static str, u32, &'static str);
 
-const OPENINGS: [Opening; 24] = [
+const OPENINGS: [Opening; 25] = [
     ("plain", "./libplain.so", NOW, ""),
     ("searched", "libplain.so", LAZY, ""),
     ("cached", "libm.so.6", NOW, ""),
@@ -69,6 +70,7 @@ const OPENINGS: [Opening; 24] = [
     ("many descriptors", "./libdescriptors.so", NOW, ""),
     ("many unique symbols", "./libuniques.so", NOW, ""),
     ("many resolvers", "./libresolvers.so", NOW, ""),
+    ("long search paths", "./libpaths.so", NOW, ""),
     ("a new namespace", "./libroot.so", NOW, "new"),
     ("a new namespace for ever", "./libroot.so", NOW | NODELETE, "new"),
     ("a namespace in use", "./libroot.so", NOW, "existing"),
@@ -198,6 +200,12 @@ fn build_large(tree: &Path, sources: &Path) -> Result<(), String> {
         needed.push(format!("./{out}"));
     }
     library("libwide.so", &needed.iter().map(String::as_str).collect::<Vec<_>>())?;
+    // Each element is several times as long once $ORIGIN is replaced.
+    let element = |number| format!("$ORIGIN/{}{number}", "long".repeat(15));
+    let path = |start: u32| (start..start + 500).map(element).collect::<Vec<_>>().join(":");
+    let paths = (0..4).map(|part| format!("-Wl,-rpath,{}", path(part * 500)));
+    let paths: Vec<String> = paths.chain(["-Wl,--no-as-needed", "./libplain.so"].map(str::to_string)).collect();
+    library("libpaths.so", &paths.iter().map(String::as_str).collect::<Vec<_>>())?;
     library("libdescriptors.so", &["-DDESCRIPTORS", "-mtls-dialect=gnu2"])?;
     library("libuniques.so", &["-DUNIQUES"])?;
     library("libresolvers.so", &["-DRESOLVERS"])

@@ -133,13 +133,9 @@ impl<'o> Binding<'_, 'o> {
     }
 
     fn resolve_anew(&self, index: u32, class: Class) -> Result<Resolved, LoadError> {
-        let complain = |reason| LoadError::new(self.object.display_name(), reason);
         let symbols = &self.object.symbols;
         let Some(reference) = symbols.get(index) else {
-            return Err(complain(Reason::Malformed {
-                what: "symbol index outside the symbol table",
-                at: index.into(),
-            }));
+            return Err(self.outside_the_table(index));
         };
         let binding = reference.st_info >> 4;
         if binding == STB_LOCAL || lookup::binds_locally(reference) {
@@ -151,7 +147,7 @@ impl<'o> Binding<'_, 'o> {
             Some(found) => {
                 if found.is_unique() {
                     // It has an entry of its own in a table now; so may the next have.
-                    memory::ensure_for_name(name.name).map_err(complain)?;
+                    self.make_room_for_unique(name)?;
                 }
                 if protected::is_direct(self.object.kind, reference, found.symbol, class) {
                     protected::warn_of_direct(name.name, class, &self.binder.objects[found.object])?;
@@ -159,11 +155,29 @@ impl<'o> Binding<'_, 'o> {
                 Ok(Resolved::Defined(found))
             }
             None if binding == STB_WEAK && holds(Rule::WeakUndefinedIsNull) => Ok(Resolved::UndefinedWeak),
-            None => Err(complain(Reason::UndefinedSymbol {
-                symbol: name.name.to_vec(),
-                version: version.map(|v| v.name.to_vec()),
-            })),
+            None => Err(self.undefined(name, version)),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn outside_the_table(&self, index: u32) -> LoadError {
+        let what = "symbol index outside the symbol table";
+        LoadError::new(self.object.display_name(), Reason::Malformed { what, at: index.into() })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_room_for_unique(&self, name: HashedName<'_>) -> Result<(), LoadError> {
+        memory::ensure_for_name(name.name).map_err(|reason| LoadError::new(self.object.display_name(), reason))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn undefined(&self, name: HashedName<'_>, version: Option<Version<'_>>) -> LoadError {
+        let version = version.map(|v| memory::copy_of(v.name));
+        let reason = Reason::UndefinedSymbol { symbol: memory::copy_of(name.name), version };
+        LoadError::new(self.object.display_name(), reason)
     }
 
     /// Whether the function with this index is a protected one of another object, to which the program refers directly: binding it

@@ -86,6 +86,15 @@ impl Directories {
         self.expanded(path, split_rpath(path), tokens)
     }
 
+    /// Memory for what [`Directories::rpath`] keeps of a path and needs meanwhile.
+    pub fn room_for_rpath(&self, path: &[u8], tokens: &Tokens<'_>) -> usize {
+        let colons = path.iter().filter(|&&byte| byte == b':').count();
+        let each = size_of::<Directory>().saturating_add(self.tree.len()).saturating_add(64).saturating_mul(4);
+        // The text itself, its copy in the table, both in the sizes that the heap has.
+        let text = tokens.room_for(path).saturating_mul(4);
+        colons.saturating_add(1).saturating_mul(each).saturating_add(text)
+    }
+
     /// The list that LD_LIBRARY_PATH or `--library-path` gives; the tokens are the executable's.
     pub fn library_path(&mut self, path: &[u8], tokens: &Tokens<'_>) -> SearchList {
         self.expanded(path, split_library_path(path), tokens)

@@ -22,6 +22,17 @@ pub struct Tokens<'a> {
     pub executable: bool,
 }
 
+impl Tokens<'_> {
+    /// More bytes than a path takes once its tokens are replaced.
+    #[must_use]
+    pub fn room_for(&self, path: &[u8]) -> usize {
+        let values = [self.origin.unwrap_or_default(), self.platform.unwrap_or_default(), self.layout.lib];
+        let longest = values.iter().map(|value| value.len()).max().unwrap_or(0);
+        let dollars = path.iter().filter(|&&byte| byte == b'$').count();
+        dollars.saturating_mul(longest).saturating_add(path.len())
+    }
+}
+
 enum Token {
     Origin,
     Platform,

@@ -3,6 +3,7 @@
 use crate::addr::Addr;
 use crate::error::{LoadError, Lossy, Reason};
 use crate::file::{self, OpenError, Opened};
+use crate::memory;
 use crate::object::{Kind, Object, ObjectId, ObjectTable};
 use crate::rule::{holds, Rule};
 use crate::search::cache::{Cache, Ranking};
@@ -98,6 +99,11 @@ pub struct SearchParts {
     pub runpath: Vec<Vec<u8>>,
     /// The default directories.
     pub default: Vec<Vec<u8>>,
+}
+
+/// Memory for the text of a name with its tokens replaced, and for some copies.
+fn room_for_name(name: &[u8], tokens: &Tokens<'_>) -> usize {
+    tokens.room_for(name).saturating_mul(8).saturating_add(memory::STEP)
 }
 
 /// Names a file after `library`.
@@ -209,6 +215,14 @@ impl Finder {
         dst::expand(name, &self.tokens(Some(object)))
     }
 
+    /// Makes sure of the memory for that text, and for some copies.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn make_room(&self, name: &[u8], object: &Object) -> Result<(), Reason> {
+        memory::ensure_with(|| room_for_name(name, &self.tokens(Some(object))))
+    }
+
     /// Whether secure execution refuses a name that an object asks for: one with a token.
     pub fn refuses(&self, name: &[u8]) -> bool {
         self.options.secure && dst::has_token(name)
@@ -242,11 +256,19 @@ impl Finder {
         let name = renamed.as_deref().unwrap_or(name);
         if name.contains(&b'/') {
             let tokens = self.tokens(asker.or(executable).map(|id| &objects[id]));
+            memory::ensure_with(|| room_for_name(name, &tokens))
+                .map_err(|_| LoadError::system(name, "cannot open shared object file", Errno::NOMEM))?;
             let Some(path) = dst::expand(name, &tokens) else {
                 // As glibc, which opens a file with an empty name.
                 return Err(LoadError::system(name, "cannot open shared object file", Errno::NOENT));
             };
-            return file::open(c_string(&path)?).map_err(OpenError::into_error);
+            return file::open(c_string(&path)?).map_err(|error| match error {
+                OpenError::Broken(error) => error,
+                // As in glibc under the name that was asked for, with its tokens.
+                OpenError::Unsuitable(error) | OpenError::Unreachable(error) => {
+                    LoadError { object: memory::copy_of(name), ..error }
+                }
+            });
         }
         log::debug!(target: "libs", "find library={} [{}]; searching", Lossy(name), asker.map_or(0, |id| objects[id].namespace.0));
         self.search(name, asker, objects, false)
@@ -269,6 +291,7 @@ impl Finder {
         objects: &ObjectTable,
         privileged: bool,
     ) -> Result<Opened, LoadError> {
+        self.make_room_for_paths(asker, objects)?;
         self.prepare(asker, self.executable, objects);
         let found = self.walk(name, asker, objects, privileged);
         log::debug!(target: "libs", "");
@@ -308,6 +331,24 @@ impl Finder {
         if let Some(id) = executable {
             self.prepare_object(id, &objects[id]);
         }
+    }
+
+    /// Makes sure of the memory for the search paths that are not made yet.
+    fn make_room_for_paths(&self, asker: Option<ObjectId>, objects: &ObjectTable) -> Result<(), LoadError> {
+        for id in core::iter::successors(asker, |id| objects[*id].loader).filter(|id| !self.paths.contains_key(id)) {
+            let object = &objects[id];
+            let tokens = self.tokens(Some(object));
+            let lists = [object.dynamic.rpath, object.dynamic.runpath];
+            let paths = lists.into_iter().flatten().filter_map(|at| object.symbols.string(at));
+            let room = || {
+                paths
+                    .map(|path| self.directories.room_for_rpath(path, &tokens))
+                    .fold(memory::STEP, usize::saturating_add)
+            };
+            let what = "cannot create RUNPATH/RPATH copy";
+            memory::ensure_with(room).map_err(|_| LoadError::system(object.display_name(), what, Errno::NOMEM))?;
+        }
+        Ok(())
     }
 
     fn prepare_object(&mut self, id: ObjectId, object: &Object) {

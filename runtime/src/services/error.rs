@@ -3,11 +3,9 @@
 use crate::glibc::tls;
 use crate::word::{Held, WordLock};
 use alloc::collections::BTreeMap;
-use alloc::ffi::CString;
-use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
-use core::ffi::CStr;
+use core::fmt::{self, Write};
 use loader::addr::Addr;
 use loader::error::{LoadError, Lossy, Reason};
 use loader::object::NamespaceId;
@@ -15,9 +13,9 @@ use loader::object::NamespaceId;
 struct Slot {
     namespace: NamespaceId,
     /// Not yet asked for.
-    pending: Option<CString>,
+    pending: Option<Text>,
     /// Handed out by the last call; valid until the next.
-    given: Option<CString>,
+    given: Option<Text>,
 }
 
 struct Slots(UnsafeCell<BTreeMap<usize, Vec<Slot>>>);
@@ -34,12 +32,29 @@ fn slots<'h>(_held: &'h mut Held<'_>) -> &'h mut BTreeMap<usize, Vec<Slot>> {
     unsafe { &mut *SLOTS.0.get() }
 }
 
-/// Text of an error as `dlerror` gives it.
-fn text(error: &LoadError) -> CString {
-    let mut bytes = error.to_string().into_bytes();
-    bytes.retain(|&b| b != 0);
-    // There is no NUL left.
-    CString::new(bytes).unwrap_or_default()
+/// Text as `dlerror` gives it, with a NUL at its end and nowhere else. Made without ending the program if there is no memory for it.
+struct Text(Vec<u8>);
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        // With the NUL.
+        self.0.try_reserve(more.len().saturating_add(1)).map_err(|_| fmt::Error)?;
+        self.0.extend(more.bytes().filter(|&b| b != 0));
+        Ok(())
+    }
+}
+
+impl Text {
+    fn of(error: &LoadError) -> Text {
+        let mut text = Text(Vec::new());
+        if write!(text, "{error}").is_err() {
+            text.0.clear();
+            // Fits where some of the longer text has been, or was made sure of before.
+            text.0.extend_from_slice(b"out of memory");
+        }
+        text.0.push(0);
+        text
+    }
 }
 
 /// The slot of the calling thread in a namespace.
@@ -61,7 +76,7 @@ pub fn tell(error: &LoadError) {
 
 /// Remembers an error for the calling thread.
 pub fn set(namespace: NamespaceId, error: &LoadError) {
-    let message = Some(text(error));
+    let message = Some(Text::of(error));
     let mut held = LOCK.hold();
     match slot(&mut held, namespace) {
         Some(slot) => slot.pending = message,
@@ -87,7 +102,7 @@ pub fn take(namespace: NamespaceId) -> *const i8 {
         return core::ptr::null();
     };
     slot.given = slot.pending.take();
-    slot.given.as_deref().map_or(core::ptr::null(), CStr::as_ptr)
+    slot.given.as_ref().map_or(core::ptr::null(), |text| text.0.as_ptr().cast())
 }
 
 /// Frees what is kept for a namespace that is gone.

@@ -12,15 +12,14 @@ use loader::object::ObjectId;
 
 /// Gives the memory back that was taken since a transaction began, whose objects are gone. What has to stay is moved: the tables of what is
 /// loaded, if they have grown, and the error. The gate must not be held.
-pub fn give_memory_back(mark: Mark, error: LoadError) -> LoadError {
+pub fn give_memory_back(mark: Mark, mut error: LoadError) -> LoadError {
     if !HEAP.leave(mark) {
         return error;
     }
     renew(&mut process::enter());
-    let moved = error.clone();
-    drop(error);
+    error.renew();
     HEAP.left();
-    moved
+    error
 }
 
 fn renew(process: &mut Process) {

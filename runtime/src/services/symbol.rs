@@ -12,6 +12,7 @@ use loader::elf::version::{Version, Wanted};
 use loader::error::{LoadError, Lossy, Reason};
 use loader::linker::Linker;
 use loader::lookup::{Class, Definition, Query, Scope};
+use loader::memory;
 use loader::object::{ObjectId, Stay};
 use loader::reloc;
 use loader::rule::{holds, Rule};
@@ -55,7 +56,7 @@ pub fn find(place: Where, name: &[u8], version: Option<&[u8]>, caller: Addr) -> 
     LOOKUPS.add(1);
     let found = Scope::new(&linker.objects, ids).find_after(skip, &query, &namespace.unique);
     let Some(found) = found else {
-        let reason = Reason::UndefinedSymbol { symbol: name.to_vec(), version: version.map(<[u8]>::to_vec) };
+        let reason = Reason::UndefinedSymbol { symbol: memory::copy_of(name), version: version.map(memory::copy_of) };
         return Err(LoadError::new(linker.objects[label].display_name(), reason));
     };
     if log::log_enabled!(target: "bindings", log::Level::Trace) {
