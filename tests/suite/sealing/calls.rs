@@ -29,7 +29,15 @@ pub const CHECKS: &[(&str, Check)] = &[
 /// # Errors
 /// It can't be traced, or does not end well.
 pub fn traced(stage: &Stage, way: Way, tunables: &str) -> Result<Calls, String> {
-    let mut command = stage.command(way, &Wish::new("attack", tunables, &[]));
+    traced_doing(stage, way, tunables, &[])
+}
+
+/// The same, with arguments; with `nothing` the program has no threads, whose number of calls depends on chance.
+///
+/// # Errors
+/// As above.
+pub fn traced_doing(stage: &Stage, way: Way, tunables: &str, arguments: &[&str]) -> Result<Calls, String> {
+    let mut command = stage.command(way, &Wish::new("attack", tunables, arguments));
     let calls = calls(command.stdin(Stdio::null()).stdout(Stdio::null())).map_err(|e| e.to_string())?;
     match calls.ending {
         Ending::Exit(0) => Ok(calls),

@@ -1,6 +1,6 @@
 //! Kernels and filters that refuse seals: tolerated at level 1, the end at level 2, before anything of the program has run.
 
-use crate::calls::traced;
+use crate::calls::{traced, traced_doing};
 use crate::rules::{self, Expected};
 use crate::stage::{read, Stage, Wish};
 use crate::Check;
@@ -37,8 +37,8 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("EINVAL at level 2", |s, w| fatal(s, w, EINVAL)),
     ("EACCES at level 2", |s, w| fatal(s, w, EACCES)),
     ("ENOSYS is asked for once, and nothing else", |s, w| {
-        let calls = refusing(MSEAL as i64, ENOSYS, || traced(s, w, "glibc.rtld.seal=1"))??;
-        let unsealed = traced(s, w, "glibc.rtld.seal=0")?;
+        let calls = refusing(MSEAL as i64, ENOSYS, || traced_doing(s, w, "glibc.rtld.seal=1", &["nothing"]))??;
+        let unsealed = traced_doing(s, w, "glibc.rtld.seal=0", &["nothing"])?;
         match (calls.seals.len(), calls.number == unsealed.number + 1) {
             (1, true) => Ok(()),
             (n, _) => Err(format!("{n} calls of mseal of {}, at level 0 {} calls", calls.number, unsealed.number)),
