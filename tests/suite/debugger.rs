@@ -270,7 +270,7 @@ impl Session {
             return Err(format!("gdb does not say {missing:?} under the system's loader:\n{text}{errors}").into());
         }
         let got = self.run(&folder, Some(loader), level)?;
-        match stream_difference("what gdb says", &normalised(&expected), &normalised(&got)) {
+        match stream_difference("what gdb says", &self.normalised(&expected), &self.normalised(&got)) {
             Some(difference) => Err(difference.into()),
             None => Ok(Completion::Completed),
         }
@@ -281,15 +281,11 @@ impl Session {
         let tunables = format!("glibc.rtld.seal={}", level.0);
         let folder = folder.join(if loader.is_some() { "tested" } else { "system" });
         let mut command = Command::new("gdb");
-        let settings = [
-            "pagination off",
-            "breakpoint pending on",
-            "confirm off",
-            "width 0",
-            "print thread-events off",
-            "print entry-values no",
-        ];
-        command.args(["-nx", "-batch"]).args(settings.iter().flat_map(|s| ["-iex".to_string(), format!("set {s}")]));
+        let settings = ["pagination off", "breakpoint pending on", "confirm off", "width 0", "print thread-events off"];
+        let more = if self.beside_a_program() { &["print entry-values no"][..] } else { &[] };
+        command
+            .args(["-nx", "-batch"])
+            .args(settings.iter().chain(more).flat_map(|s| ["-iex".to_string(), format!("set {s}")]));
         let process = match self.start {
             Start::ByDebugger | Start::ByDebuggerWithLoader => None,
             Start::AttachedToRun => match loader.and_then(|l| l.launcher.as_deref()) {
@@ -322,6 +318,23 @@ impl Session {
             Ending::Exit(0 | 1) => Ok(outcome),
             ending => Err(format!("gdb {ending}").into()),
         }
+    }
+
+    /// Whether under the tested loader the loader is the executable, and under the system's the program.
+    fn beside_a_program(&self) -> bool {
+        matches!(self.start, Start::ByDebuggerWithLoader | Start::AttachedToLoader)
+    }
+
+    /// What gdb said; without what must differ where the loader is the executable.
+    fn normalised(&self, outcome: &Outcome) -> Vec<u8> {
+        normalised(outcome, |line| {
+            let is_listed = |name| line.starts_with("0x") && line.ends_with(name);
+            // A program that the loader was invoked with is among the libraries.
+            let program = is_listed("/program") && (self.beside_a_program() || self.start == Start::AttachedToRun);
+            // Where a breakpoint of the program's is, is known later there.
+            let place = line.starts_with("Breakpoint ") && (line.contains(" at 0x") || line.ends_with(") pending."));
+            program || (self.beside_a_program() && (place || is_listed("/loader.so")))
+        })
     }
 
     /// Below `folder` two folders with the same program, whose interpreter is the system's in `system`, and the one under test in `tested`.
@@ -384,17 +397,13 @@ fn compile(folder: &Path, arguments: &[&str]) -> Result<(), Failed> {
 }
 
 /// What gdb said, without addresses, ids, folders, and what it says of the loader's own code and debug information.
-fn normalised(outcome: &Outcome) -> Vec<u8> {
+fn normalised(outcome: &Outcome, drop: impl Fn(&str) -> bool) -> Vec<u8> {
     let mut text = String::new();
     let of_the_loader = |line: &str| {
         ["(*): ", "dl_debug_state", "dl-debug.c"].iter().any(|part| line.contains(part))
-            || (line.ends_with("/loader.so") && (line.trim().starts_with('/') || line.starts_with("0x")))
-            // A program that the loader was invoked with is among the libraries.
-            || (line.ends_with("/program") && line.starts_with("0x"))
-            // Where a breakpoint is, is known later there.
-            || (line.starts_with("Breakpoint ") && (line.contains(" at 0x") || line.ends_with(") pending.")))
+            || (line.ends_with("/loader.so") && line.trim().starts_with('/'))
     };
-    for line in String::from_utf8_lossy(&outcome.stdout).lines().filter(|line| !of_the_loader(line)) {
+    for line in String::from_utf8_lossy(&outcome.stdout).lines().filter(|line| !of_the_loader(line) && !drop(line)) {
         let mut previous = "";
         // Columns are as wide as their widest entry, which may be an id.
         for word in line.split_whitespace().filter(|word| *word != "(*)") {

@@ -9,7 +9,7 @@ use loader::object::{NamespaceId, ObjectId, BASE_NAMESPACE};
 use rustix::io::Errno;
 
 /// How many there can be, the program's included (glibc's `DL_NNS`, the length of `_rtld_global._dl_ns`).
-const LIMIT: usize = 16;
+pub const LIMIT: usize = 16;
 
 /// The namespace that a request means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -23,7 +23,7 @@ use crate::initial_stack::{AuxKey, InitialStack};
 use crate::options::Action;
 use crate::process::{self, Arguments, Process};
 use crate::profile;
-use crate::services::{debug, fork, init, lazy, link, open, seal};
+use crate::services::{debug, fork, init, lazy, link, namespace, open, seal};
 use crate::statistics::{Cycles, Times};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -324,8 +324,8 @@ fn sorting(tunables: &TunableSet<'_>) -> Algorithm {
     }
 }
 
-/// How many namespaces a process may have (glibc's `DL_NNS`).
-const NAMESPACES: u64 = 16;
+/// How many namespaces a process may have.
+const NAMESPACES: u64 = namespace::LIMIT as u64;
 
 /// Room in static TLS for objects that are dlopened later, as glibc computes it: for the C library and others in each further
 /// namespace, for what the tunable says, and for old audit modules.
