@@ -165,7 +165,9 @@ impl Evidence<'_> {
             (_, Some(owner)) if self.settings.tunables().policy == Policy::Marked && !owner.asks_for_seal => {
                 "not marked with GNU_PROPERTY_MEMORY_SEAL (ldseal.policy=marked)".into()
             }
-            (_, Some(owner)) if owner.stays => "it stays for ever, and mseal was refused".into(),
+            (_, Some(owner)) if owner.stays => {
+                "it stays for ever: mseal was refused, or the process is restored from a checkpoint".into()
+            }
             (_, Some(_)) if !self.settings.tunables().late => "loaded by dlopen (ldseal.late=0)".into(),
             // A refusal would have ended the process.
             _ if self.settings.level == Some(SealLevel::Enforced) => {
@@ -182,8 +184,10 @@ impl Evidence<'_> {
                 "the program is not marked with GNU_PROPERTY_MEMORY_SEAL (ldseal.policy=marked), or mseal was refused"
                     .into()
             }
-            Some(_) => "nothing is sealed: mseal was refused, or the program is still being loaded".into(),
-            None => "nothing is sealed: level 0, or mseal was refused, or the program is still being loaded".into(),
+            level => {
+                let off = if level.is_none() { "level 0, " } else { "" };
+                format!("nothing is sealed: {off}mseal refused, still being loaded, or restored from a checkpoint")
+            }
         }
     }
 
@@ -243,7 +247,8 @@ mod tests {
         let opened = Some(Owner { any_sealed: false, stays: false, ..plain });
         assert!(why(&one, true, Kind::Text, opened).contains("dlopen"));
         assert_eq!(why(&settings(Some(SealLevel::Off), ""), false, Kind::Text, unsealed), "level 0 (--seal)");
-        assert!(why(&settings(None, ""), false, Kind::Text, unsealed).contains("level 0, or mseal was refused"));
+        assert!(why(&settings(None, ""), false, Kind::Text, unsealed).contains("level 0, mseal refused"));
+        assert!(why(&one, false, Kind::Text, unsealed).ends_with("restored from a checkpoint"));
     }
 
     #[test]

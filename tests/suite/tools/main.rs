@@ -1,7 +1,9 @@
 //! Tools that look into a process find in a program under `ld-seal.so` what they find under the system's loader: valgrind, the
-//! sanitisers of gcc, perf, strace, ltrace, and stacks of other processes. Debuggers have a suite of their own.
+//! sanitisers of gcc, perf, strace, ltrace, criu, and stacks of other processes. Debuggers have a suite of their own.
 //!
 //! A program of `fixtures/tools/` is linked twice, with either interpreter, and what a tool says of both must be the same.
+
+mod checkpoint;
 
 use conformance::compare::stream_difference;
 use conformance::loader::SYSTEM;
@@ -173,7 +175,8 @@ fn trials(loader: &Loader) -> Vec<Trial> {
         let loader = loader.clone();
         Trial::ignorable_test(format!("{} {level}", tool.name), move || tool.check(&loader, level))
     };
-    TOOLS.iter().flat_map(|tool| tool.levels.iter().map(move |&level| trial(tool, level))).collect()
+    let compared = TOOLS.iter().flat_map(|tool| tool.levels.iter().map(move |&level| trial(tool, level)));
+    compared.chain(checkpoint::trials(loader)).collect()
 }
 
 impl Tool {
