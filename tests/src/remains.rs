@@ -147,7 +147,12 @@ fn descriptors(pid: u32) -> io::Result<Vec<String>> {
     let mut lines = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?;
-        let target = fs::read_link(entry.path())?.to_string_lossy().replace(&format!("/proc/{pid}/"), "/proc/self/");
+        let target = match fs::read_link(entry.path()) {
+            Ok(target) => target.to_string_lossy().replace(&format!("/proc/{pid}/"), "/proc/self/"),
+            // Another thread, which still runs, has closed it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e),
+        };
         let target = target.split_once(":[").map_or(target.as_str(), |(kind, _)| kind);
         lines.push(format!("{} {target}", entry.file_name().to_string_lossy()));
     }

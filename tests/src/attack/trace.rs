@@ -81,7 +81,7 @@ impl Tracee {
     pub fn resume(&mut self) -> io::Result<Stop> {
         let mut signal = 0;
         loop {
-            self.request(libc::PTRACE_SYSCALL, signal as usize)?;
+            self.request(libc::PTRACE_SYSCALL, signal as usize).or_else(unless_killed)?;
             let status = self.wait()?;
             if libc::WIFEXITED(status) {
                 self.ended = true;
@@ -92,7 +92,10 @@ impl Tracee {
                 return Ok(Stop::Ended(Ending::Signal(libc::WTERMSIG(status))));
             }
             if libc::WSTOPSIG(status) == libc::SIGTRAP | 0x80 {
-                return self.system_call();
+                match self.system_call() {
+                    Err(e) => unless_killed(e)?,
+                    stop => return stop,
+                }
             }
             // Anything else is a signal on its way to the process, or the notice of an execve of its own.
             let stopped_by = libc::WSTOPSIG(status);
@@ -219,6 +222,14 @@ impl Tracee {
     }
 }
 
+/// Nothing, if the thread was killed while it stood: another of its process has called exit_group(2), and only its end is left to see.
+fn unless_killed(error: io::Error) -> io::Result<()> {
+    match error.raw_os_error() {
+        Some(libc::ESRCH) => Ok(()),
+        _ => Err(error),
+    }
+}
+
 /// Signals that a program's own instructions raise.
 const FATAL: [i32; 6] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGSYS];
 
@@ -324,6 +335,22 @@ mod tests {
         let tracee = Tracee::start(&mut Command::new("/bin/true")).expect("traceable");
         assert_eq!(tracee.forget_auxiliary(libc::AT_RANDOM).ok(), Some(true));
         assert_eq!(tracee.forget_auxiliary(libc::AT_RANDOM).ok(), Some(false));
+    }
+
+    #[test]
+    fn a_process_that_is_killed_where_it_stands_ends() {
+        let mut tracee = Tracee::start(&mut Command::new("/bin/true")).expect("traceable");
+        assert!(matches!(tracee.resume(), Ok(Stop::Enter { .. })));
+        tracee.child().kill().expect("it is there");
+        // It is gone when its status can be had, which is left for the tracer.
+        let pid = libc::id_t::from(tracee.pid());
+        // SAFETY: the structure is plain integers, for which zero is a value; the kernel writes to it.
+        let waited = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            libc::waitid(libc::P_PID, pid, &raw mut info, libc::WEXITED | libc::WNOWAIT)
+        };
+        assert_eq!(waited, 0);
+        assert_eq!(tracee.resume().ok(), Some(Stop::Ended(Ending::Signal(libc::SIGKILL))));
     }
 
     #[test]
