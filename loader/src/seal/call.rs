@@ -73,9 +73,9 @@ pub enum Sealed {
     Unknown,
 }
 
-/// Whether the page at an address of this process is sealed. `/proc/self/smaps` says so (the flag `sl`); where it can't be read, or its
-/// kernel does not print the flag, a call is tried that a seal refuses and that changes nothing where it succeeds: mprotect with the
-/// protection that the page has.
+/// Whether the page at an address of this process is sealed. `/proc/self/smaps` says so (the flag `sl`); where the flag is missing, a call
+/// is tried that a seal refuses and that changes nothing where it succeeds: mprotect with the protection that the page has. Without smaps
+/// that is not known either, and the answer is [`Sealed::Unknown`].
 pub fn is_sealed(at: Addr) -> Sealed {
     let smaps = sys::open_read(c"/proc/self/smaps").ok();
     let told = smaps.as_ref().and_then(|fd| told(fd.as_fd(), at));
