@@ -119,7 +119,7 @@ pub struct KindTotal {
     pub kind: Kind,
     /// Bytes of address space.
     pub mapped_bytes: u64,
-    /// Bytes of those that are sealed.
+    /// Bytes of those that are known to be sealed.
     pub sealed_bytes: u64,
 }
 
@@ -148,7 +148,7 @@ pub struct Group {
     pub covered: bool,
     /// Bytes of address space.
     pub mapped_bytes: u64,
-    /// Bytes of those that are sealed.
+    /// Bytes of those that are known to be sealed.
     pub sealed_bytes: u64,
     /// Bytes between its first and its last page that are not mapped.
     pub unmapped_bytes: u64,
@@ -330,11 +330,11 @@ impl fmt::Display for Role {
 pub struct Summary {
     /// Bytes of address space, vsyscall excepted.
     pub mapped_bytes: u64,
-    /// Bytes of those that are sealed.
+    /// Bytes of those that are known to be sealed.
     pub sealed_bytes: u64,
     /// Bytes in images of objects.
     pub object_bytes: u64,
-    /// Bytes of those that are sealed.
+    /// Bytes of those that are known to be sealed.
     pub sealed_object_bytes: u64,
     /// Mappings.
     pub mappings: usize,

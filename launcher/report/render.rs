@@ -25,7 +25,8 @@ pub fn tables(report: &Report) -> String {
     let (files, groups): (Vec<&Group>, Vec<&Group>) = report.objects.iter().partition(|group| is_mapped_file(group));
     for group in groups {
         let (sealed, mapped) = (size(group.sealed_bytes), size(group.mapped_bytes));
-        let _ = writeln!(text, "{} ({}): {sealed} of {mapped} sealed", group.name, group.role);
+        let known = if report.kernel.shows_seals { "" } else { "known to be " };
+        let _ = writeln!(text, "{} ({}): {sealed} of {mapped} {known}sealed", group.name, group.role);
         let kinds = group.kinds.iter().filter(|_| group.bias.is_some());
         let totals: Vec<String> = kinds.map(kind_total).collect();
         if !totals.is_empty() {
@@ -117,8 +118,9 @@ fn summary(report: &Report) -> String {
     let (summary, kernel) = (&report.summary, &report.kernel);
     let mseal = if kernel.mseal { "has mseal" } else { "has no mseal (Linux 6.10 is the first)" };
     let system = if kernel.seals_system_mappings { "seals" } else { "does not seal" };
+    let sealed = if kernel.shows_seals { "Sealed" } else { "Known to be sealed" };
     format!(
-        "Sealed: {} of {} mapped, {} of {} in images of objects, {} of {} mappings\n\
+        "{sealed}: {} of {} mapped, {} of {} in images of objects, {} of {} mappings\n\
          Kernel: {mseal}, {system} [vdso] and [vvar] by itself (CONFIG_MSEAL_SYSTEM_MAPPINGS)\n\n{}\n{}\n{}\n",
         size(summary.sealed_bytes),
         size(summary.mapped_bytes),
@@ -135,4 +137,52 @@ fn summary(report: &Report) -> String {
 /// A number of bytes; whole pages, so KiB are exact.
 fn size(bytes: u64) -> String {
     format!("{} KiB", bytes / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{Address, Kernel, Role, Summary, Verdict, VERSION};
+    use super::*;
+
+    fn report(shows_seals: bool) -> Report {
+        let mut group = Group::new("/x".into(), Role::Executable, Some(Address(0)));
+        group.add(Region {
+            start: Address(0),
+            end: Address(4096),
+            size: 4096,
+            protections: "r-xp".into(),
+            kind: Kind::Text,
+            file: None,
+            sealed: shows_seals.then_some(false),
+            why_not: Some("because".into()),
+        });
+        Report {
+            version: VERSION,
+            pid: 1,
+            command: Vec::new(),
+            under_ld_seal: true,
+            level: None,
+            level_source: "",
+            kernel: Kernel { mseal: true, seals_system_mappings: false, shows_seals },
+            objects: vec![group],
+            system: Vec::new(),
+            summary: Summary::default(),
+            verdict: Verdict::default(),
+            limits: Vec::new(),
+            not_stopped: "",
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_called_unsealed() {
+        let told = tables(&report(true));
+        assert!(
+            told.contains("0 KiB of 4 KiB sealed\n")
+                && told.contains("\nSealed: 0 KiB")
+                && told.contains("open: because")
+        );
+        let untold = tables(&report(false));
+        assert!(untold.contains("0 KiB of 4 KiB known to be sealed\n") && untold.contains("unknown: because"));
+        assert!(untold.contains("\nKnown to be sealed: 0 KiB"));
+    }
 }
