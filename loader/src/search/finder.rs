@@ -79,6 +79,9 @@ pub struct Finder {
     library_path_ready: bool,
     /// Only the cache is asked, and nothing of it that is for some processors only.
     only_cache: bool,
+    /// The error number that the last file left, `None` if it could be opened. As in glibc it is that of a search in which there is no file
+    /// to be tried.
+    left: Option<Errno>,
 }
 
 /// Why a search has found nothing.
@@ -135,6 +138,7 @@ impl Finder {
             executable: None,
             library_path_ready: false,
             only_cache: false,
+            left: None,
         }
     }
 
@@ -245,6 +249,12 @@ impl Finder {
     /// # Errors
     /// No such file, or the first one found is broken.
     pub fn open(&mut self, name: &[u8], asker: Option<ObjectId>, objects: &ObjectTable) -> Result<Opened, LoadError> {
+        let found = self.find(name, asker, objects);
+        self.left = found.as_ref().err().and_then(|error| error.errno);
+        found
+    }
+
+    fn find(&mut self, name: &[u8], asker: Option<ObjectId>, objects: &ObjectTable) -> Result<Opened, LoadError> {
         let executable = objects.iter().find(|(_, o)| o.kind == Kind::Executable).map(|(id, _)| id);
         self.executable = executable;
         // As in glibc the message has no name: there is none any more.
@@ -299,7 +309,7 @@ impl Finder {
             Ok(opened) => Ok(opened),
             Err(Missed { wrong_class: true, .. }) => Err(LoadError::fault(name, WRONG_CLASS)),
             Err(Missed { errno, .. }) => {
-                let errno = errno.or((!self.only_cache).then_some(Errno::NOENT));
+                let errno = errno.or(self.left);
                 Err(LoadError { errno, ..LoadError::fault(name, "cannot open shared object file") })
             }
         }
