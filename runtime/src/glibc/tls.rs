@@ -476,21 +476,42 @@ fn update_dtv(tcb: Addr) {
     let _ = generation_of(dtv_of(tcb)).compare_exchange(have, now, Ordering::Relaxed, Ordering::Relaxed);
 }
 
+/// A block with its contents, and what is to be freed for it.
 fn allocate_block(segment: &TlsSegment) -> (*mut u8, *mut u8) {
     let slack = if segment.align > 16 || segment.first_byte != 0 { segment.align as usize } else { 0 };
-    let to_free = libc::allocate(segment.block_size as usize + slack);
-    if to_free.is_null() {
-        crate::fatal(format_args!("cannot allocate memory for thread-local data: ABORT"));
-    }
-    let align = segment.align as usize;
-    let mut block = to_free as usize;
-    if slack != 0 {
-        let misfit = (block.wrapping_sub(segment.first_byte as usize)) & (align - 1);
-        block += if misfit == 0 { 0 } else { align - misfit };
+    let (mut block, mut to_free) = allocate_fitting(segment, slack);
+    if is_mistaken(block) {
+        // SAFETY: it has just been allocated, and nobody knows of it.
+        unsafe { libc::give_back(to_free) };
+        let step = (segment.align as usize).max(16);
+        (block, to_free) = allocate_fitting(segment, slack + step);
+        block += if is_mistaken(block) { step } else { 0 };
     }
     // SAFETY: the block lies in what was allocated.
     unsafe { initialise_block(block as *mut u8, segment) };
     (block as *mut u8, to_free)
+}
+
+/// Memory for a block and for `slack` bytes, and where in it the block fits.
+fn allocate_fitting(segment: &TlsSegment, slack: usize) -> (usize, *mut u8) {
+    let to_free = libc::allocate(segment.block_size as usize + slack);
+    if to_free.is_null() {
+        crate::fatal(format_args!("cannot allocate memory for thread-local data: ABORT"));
+    }
+    let mut block = to_free as usize;
+    if slack != 0 {
+        let align = segment.align as usize;
+        let misfit = (block.wrapping_sub(segment.first_byte as usize)) & (align - 1);
+        block += if misfit == 0 { 0 } else { align - misfit };
+    }
+    (block, to_free)
+}
+
+/// Whether a block lies where the sanitisers' run-time libraries (gcc 12) take what is before it for a header that glibc's own allocator
+/// of old put there, and read the block's place and size from it. A program's first `malloc` of a size lies there with
+/// AddressSanitizer; glibc's loader has called it often before.
+fn is_mistaken(block: usize) -> bool {
+    block % 4096 == 16
 }
 
 /// `_dl_allocate_tls`: gives a new thread its DTV and its static TLS contents. libc always passes memory.

@@ -108,6 +108,11 @@ static TOOLS: &[Tool] = &[
         &["heap-buffer-overflow", "sanitised.cc:"],
     ),
     sanitiser("AddressSanitizer, leak", &["{program}", "leak"], ADDRESS, &["99 byte(s) leaked", "sanitised.cc:"]),
+    Tool {
+        flags: ADDRESS,
+        expected: &["touched 1"],
+        ..tool("AddressSanitizer, thread-local of an opened library", &["{program}", "./libopened.so"], "touching.c")
+    },
     sanitiser("ThreadSanitizer, nothing to say", &["{program}"], THREAD, &["thrown 3"]),
     Tool {
         // Whether the other thread still runs when the race is told of is chance.
@@ -249,7 +254,9 @@ impl Tool {
                 compile("cc", folder, &["-shared", "-fPIC", "-o", "libopened.so", "-DNAME=in_opened", &spent])?;
                 program.extend(["./libused.so", "-Wl,-rpath,$ORIGIN"]);
             }
-            "leaking.c" => compile("cc", folder, &["-shared", "-fPIC", "-o", "libopened.so", &source("opened.c")])?,
+            "leaking.c" | "touching.c" => {
+                compile("cc", folder, &["-shared", "-fPIC", "-o", "libopened.so", &source("opened.c")])?
+            }
             _ => {}
         }
         compile(compiler, folder, &program)
