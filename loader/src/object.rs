@@ -114,13 +114,15 @@ pub struct Object {
     pub filtees: Vec<ObjectId>,
     /// Its closure in the order of initialisation, itself first and initialised last, once it has been dlopened; empty before that.
     pub initialisation_order: Vec<ObjectId>,
-    /// Objects that may be unloaded and to which its references are bound, in the order in which that came about, without those that
-    /// stay as long as it does anyway; `None` as long as there has not been any.
+    /// Objects to which its references are bound and of which note is taken ([`Object::counts_references`]), in the order in which that
+    /// came about, without those that it asks for itself; `None` as long as there has not been any.
     pub references: Option<Vec<ObjectId>>,
     /// The object whose `DT_NEEDED` or dlopen brought it in.
     pub loader: Option<ObjectId>,
     /// Whether it may be unloaded.
     pub stay: Stay,
+    /// Whether it was itself made undeletable, and does not stay for the sake of something else.
+    pub undeletable: bool,
     /// How far it has come.
     pub stage: Stage,
     /// Whether its symbols are visible to everybody (`RTLD_GLOBAL`, or the start-up closure).
@@ -201,6 +203,7 @@ impl Object {
             references: None,
             loader: None,
             stay: Stay::Forever,
+            undeletable: false,
             stage: Stage::Mapped,
             global: false,
             deep_bind: false,
@@ -262,9 +265,19 @@ impl Object {
         }
     }
 
-    /// The objects to which its references are bound and that may be unloaded.
+    /// The objects to which its references are bound, as far as note was taken.
     pub fn references(&self) -> &[ObjectId] {
         self.references.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it is part of the start-up closure.
+    pub fn is_of_the_start(&self) -> bool {
+        self.local_scope.is_empty()
+    }
+
+    /// Whether references to it are taken note of: it was dlopened, and stays only for as long as something else does, be that for ever.
+    pub fn counts_references(&self) -> bool {
+        !self.undeletable && !self.is_of_the_start()
     }
 
     /// `DT_SONAME`

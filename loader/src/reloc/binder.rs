@@ -7,7 +7,7 @@ use crate::elf::version::{Version, Wanted};
 use crate::error::{LoadError, Lossy, Reason};
 use crate::lookup::{self, Class, Definition, Query, Scope, UniqueSymbols, SHN_ABS};
 use crate::memory;
-use crate::object::{NamespaceId, Object, ObjectId, ObjectTable, Stay};
+use crate::object::{NamespaceId, Object, ObjectId, ObjectTable};
 use crate::rule::{holds, Rule};
 use crate::statistics::{LOOKUPS, REMEMBERED};
 use alloc::vec::Vec;
@@ -68,7 +68,7 @@ impl<'o> Binder<'o> {
             objects,
             scope: Scope::new(objects, scope),
             unique,
-            tracks_dependencies: objects.iter().any(|(_, o)| o.stay == Stay::UntilClosed),
+            tracks_dependencies: objects.iter().any(|(_, o)| o.counts_references()),
             dependencies: RefCell::default(),
             kept_as_unique: RefCell::default(),
         }
@@ -239,7 +239,7 @@ impl<'o> Binding<'_, 'o> {
     fn note(&self, name: HashedName<'_>, version: Option<Wanted<'_>>, found: Definition) {
         if self.binder.tracks_dependencies
             && found.object != self.id
-            && self.binder.objects[found.object].stay == Stay::UntilClosed
+            && self.binder.objects[found.object].counts_references()
         {
             let (mut met, new) = (self.binder.dependencies.borrow_mut(), (self.id, found.object));
             // An object's own come one after the other.
@@ -250,7 +250,7 @@ impl<'o> Binding<'_, 'o> {
         if log::log_enabled!(target: "bindings", log::Level::Trace) && !self.is_told.get() {
             let definer = &self.binder.objects[found.object];
             let mut kept = self.binder.kept_as_unique.borrow_mut();
-            if found.is_unique() && definer.stay == Stay::UntilClosed && !kept.contains(&found.object) {
+            if found.is_unique() && definer.counts_references() && !kept.contains(&found.object) {
                 kept.push(found.object);
                 let (name, NamespaceId(at)) = (Lossy(definer.display_name()), definer.namespace);
                 log::trace!(target: "bindings", "marking {name} [{at}] as NODELETE due to unique symbol");

@@ -13,7 +13,7 @@ use crate::error::Lossy;
 use crate::got;
 use crate::linker::Linker;
 use crate::lookup::{self, Class, Definition, Query, Scope, UniqueSymbols, SHN_ABS};
-use crate::object::{Kind, NamespaceId, Object, ObjectId, Stay};
+use crate::object::{Kind, NamespaceId, Object, ObjectId};
 use crate::statistics::LOOKUPS;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -48,11 +48,11 @@ struct Linked {
     writable: Range<VAddr>,
     /// What was made read-only of that: RELRO, and pages of slots that were bound before.
     read_only: [Option<Range<VAddr>>; 2],
-    /// Whether it may be unloaded.
-    closable: bool,
+    /// Whether references to it are taken note of.
+    is_noted: bool,
     /// Which of [`Snapshot::scopes`] its references are looked up in, in order.
     order: ScopeOrder,
-    /// Of an object that may be unloaded: the others that stay at least as long as it, sorted.
+    /// Of an object that was dlopened: the others that stay at least as long as it, sorted.
     held: Vec<ObjectId>,
 }
 
@@ -127,7 +127,7 @@ pub enum Unbound<'s> {
 
 impl Snapshot {
     /// The state of the linker without some objects that are about to go. `slots_are_bound` says that pages of slots are read-only;
-    /// `held` tells of an object that may be unloaded what stays at least as long.
+    /// `held` tells of an object that was dlopened what stays at least as long.
     pub fn new(
         linker: &Linker,
         without: &[ObjectId],
@@ -159,7 +159,7 @@ impl Snapshot {
             });
             let everybody = Some(usize::from(object.namespace.0));
             let order = if object.deep_bind { [own, local, everybody] } else { [own, everybody, local] };
-            let held = if object.stay == Stay::UntilClosed { held(id) } else { Vec::new() };
+            let held = if object.is_of_the_start() { Vec::new() } else { held(id) };
             let bound_slots = if slots_are_bound { got::pages(object).map(|pages| pages.own) } else { None };
             snapshot.add(id, object, order, held, bound_slots);
         }
@@ -191,7 +191,7 @@ impl Snapshot {
             records: got::records(object),
             writable: written_segments(object),
             read_only: [object.relro.clone(), bound_slots],
-            closable: object.stay == Stay::UntilClosed,
+            is_noted: object.counts_references(),
             order,
             held,
         });
@@ -304,8 +304,8 @@ impl Snapshot {
         if found.is_unique() && ask_unique {
             return Some(Tie::Unique(found.object));
         }
-        let closable = self.object(found.object).is_some_and(|definer| definer.closable);
-        if !closable || (found.object == id && !found.is_unique()) {
+        let is_noted = self.object(found.object).is_some_and(|definer| definer.is_noted);
+        if !is_noted || (found.object == id && !found.is_unique()) {
             return None;
         }
         if found.is_unique() {

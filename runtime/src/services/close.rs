@@ -8,6 +8,7 @@ use crate::glibc::{debugger, find_object, locks, tls};
 use crate::process::{self, Process};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use goblin::elf64::dynamic::DF_1_NODELETE;
 use loader::error::{LoadError, Lossy};
 use loader::linker::Linker;
 use loader::object::{NamespaceId, ObjectId, Stage, Stay, BASE_NAMESPACE};
@@ -20,17 +21,18 @@ pub fn held_by(linker: &Linker, id: ObjectId) -> Vec<ObjectId> {
     held
 }
 
-/// Takes note of references: what an undeletable object refers to becomes undeletable. The objects of which that is so.
+/// Takes note of references, by which objects stay at least as long as what refers to them, and makes undeletable what the start-up
+/// closure refers to. The objects of which that is so.
 pub fn note_dependencies(
     process: &mut Process,
     pairs: impl IntoIterator<Item = (ObjectId, ObjectId)>,
 ) -> Vec<ObjectId> {
     let mut kept = Vec::new();
     for (from, to) in pairs {
-        if process.linker.objects[to].stay == Stay::Forever {
+        if !process.linker.objects[to].counts_references() {
             continue;
         }
-        if process.linker.objects[from].stay == Stay::Forever {
+        if process.linker.objects[from].is_of_the_start() {
             debug::kept_by_reference(&process.linker, from, to);
             promote(process, &[to]);
             kept.push(to);
@@ -40,21 +42,39 @@ pub fn note_dependencies(
         // The order of destructors heeds what is noted: as in glibc that is all but what the object itself asks for.
         if !object.initialised_before().contains(&to) && !object.references().contains(&to) {
             object.references.get_or_insert_default().push(to);
+            let stays = object.stay == Stay::Forever;
             debug::depends(&process.linker, from, to);
             lazy::publish(&process.linker);
+            if stays {
+                let kept = hold(process, &[to]);
+                open::seal_kept(process, &kept);
+            }
         }
     }
     kept
 }
 
-/// Makes objects and their closures stay for ever, and seals them.
+/// Makes objects undeletable, so that they and their closures stay for ever, and seals them.
 pub fn promote(process: &mut Process, roots: &[ObjectId]) {
     let kept = keep(process, roots);
     open::seal_kept(process, &kept);
 }
 
-/// Makes objects and their closures stay for ever; those that could have gone before.
+/// Makes objects undeletable, so that they and their closures stay for ever; those that could have gone before.
 pub fn keep(process: &mut Process, roots: &[ObjectId]) -> Vec<ObjectId> {
+    for &id in roots {
+        process.linker.objects[id].undeletable = true;
+    }
+    let held = hold(process, roots);
+    if held.is_empty() {
+        // References to them are no longer taken note of.
+        lazy::publish(&process.linker);
+    }
+    held
+}
+
+/// Makes objects and their closures stay for ever; those that could have gone before.
+fn hold(process: &mut Process, roots: &[ObjectId]) -> Vec<ObjectId> {
     let mut promoted = Vec::new();
     let mut work = roots.to_vec();
     while let Some(id) = work.pop() {
@@ -83,9 +103,8 @@ pub fn close(id: ObjectId) -> Result<(), LoadError> {
     {
         let mut process = process::enter();
         let object = &mut process.linker.objects[id];
-        // What was opened and came to stay can be closed any number of times; objects of the start count, as in glibc.
-        let of_the_start = object.local_scope.is_empty();
-        if object.stay == Stay::Forever && !of_the_start {
+        // What is undeletable itself can be closed any number of times; what stays for another reason counts, as in glibc.
+        if object.undeletable || object.dynamic.has_flag_1(DF_1_NODELETE) {
             return Ok(());
         }
         if object.open_count == 0 {

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use goblin::elf64::dynamic::DF_SYMBOLIC;
 use loader::error::{LoadError, Lossy};
 use loader::linker::Linker;
-use loader::object::{Kind, Object, ObjectId, Stay};
+use loader::object::{Kind, Object, ObjectId};
 use log::Level::Debug;
 
 /// The name of an object and its namespace, as messages have them.
@@ -70,7 +70,7 @@ pub fn loaded_by(linker: &Linker, name: &[u8], namespace: u8, asker: ObjectId) {
 
 /// Tells `LD_DEBUG=files` that `to` comes to stay because `from`, which does, refers to it.
 pub fn kept_by_reference(linker: &Linker, from: ObjectId, to: ObjectId) {
-    if !log::log_enabled!(target: "files", Debug) || linker.objects[to].stay == Stay::Forever {
+    if !log::log_enabled!(target: "files", Debug) {
         return;
     }
     let (from, to) = (&linker.objects[from], place(&linker.objects[to]));

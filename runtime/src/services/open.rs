@@ -408,7 +408,6 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
     scopes::widen(&mut process.linker, closure, new);
     process.linker.objects[root].open_count += 1;
     process.linker.note_order(root, &order);
-    let marked = close::note_dependencies(process, dependencies);
     let kept: Vec<ObjectId> = new
         .iter()
         .copied()
@@ -416,6 +415,11 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
         .chain((mode & mode::NODELETE != 0).then_some(root))
         .chain(scopes::unique_definers(process, transaction.namespace))
         .collect();
+    // First, since no note is taken of references to them.
+    for &id in &kept {
+        process.linker.objects[id].undeletable = true;
+    }
+    let marked = close::note_dependencies(process, dependencies);
     // What was there before is told of otherwise.
     let is_told = |id: &ObjectId| *id != root || new.contains(id);
     debug::keeps(&process.linker, &marked.iter().chain(&kept).copied().filter(is_told).collect::<Vec<_>>());

@@ -4,7 +4,7 @@ use super::{debug, lazy};
 use crate::process::{self, Process};
 use alloc::vec::Vec;
 use loader::linker::Linker;
-use loader::object::{NamespaceId, ObjectId, Stay};
+use loader::object::{NamespaceId, ObjectId};
 
 /// Puts an object and its closure at the end of the global scope.
 pub fn make_global(process: &mut Process, root: ObjectId) {
@@ -40,12 +40,12 @@ pub fn widen(linker: &mut Linker, closure: &[ObjectId], new: &[ObjectId]) {
     }
 }
 
-/// The closable objects whose definition of an `STB_GNU_UNIQUE` symbol is in use: as in glibc they stay.
+/// The objects that are not undeletable themselves and whose definition of an `STB_GNU_UNIQUE` symbol is in use: as in glibc they stay.
 pub fn unique_definers(process: &Process, namespace: NamespaceId) -> Vec<ObjectId> {
     let unique = process.linker.namespace(namespace).unique.borrow();
     let mut definers: Vec<ObjectId> = unique.values().map(|d| d.object).collect();
     definers.sort_unstable();
     definers.dedup();
-    definers.retain(|id| process.linker.objects[*id].stay == Stay::UntilClosed);
+    definers.retain(|id| process.linker.objects[*id].counts_references());
     definers
 }

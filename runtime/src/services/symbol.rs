@@ -13,7 +13,7 @@ use loader::error::{LoadError, Lossy, Reason};
 use loader::linker::Linker;
 use loader::lookup::{Class, Definition, Query, Scope};
 use loader::memory;
-use loader::object::{ObjectId, Stay};
+use loader::object::ObjectId;
 use loader::reloc;
 use loader::rule::{holds, Rule};
 use loader::statistics::LOOKUPS;
@@ -62,10 +62,10 @@ pub fn find(place: Where, name: &[u8], version: Option<&[u8]>, caller: Addr) -> 
     if log::log_enabled!(target: "bindings", log::Level::Trace) {
         log_binding(linker, label, found.object, name, version);
     }
-    if linker.objects[found.object].stay == Stay::UntilClosed && found.object != asker && place == Where::Default {
+    if linker.objects[found.object].counts_references() && found.object != asker && place == Where::Default {
         super::close::note_dependencies(process, [(asker, found.object)]);
     }
-    if found.symbol.st_info >> 4 == STB_GNU_UNIQUE && process.linker.objects[found.object].stay == Stay::UntilClosed {
+    if found.symbol.st_info >> 4 == STB_GNU_UNIQUE && process.linker.objects[found.object].counts_references() {
         super::close::promote(process, &[found.object]);
     }
     let kind = value(process, &found);
