@@ -10,7 +10,7 @@
 //! * [`written`]: ELF files made from nothing, of a description.
 //! * [`edit`]: a program header changed into one that this machine's linker does not write.
 //! * [`interp`]: a copy of a tree whose executables name another interpreter.
-//! * [`process`]: one command, captured, with a time limit.
+//! * [`process`]: one command, captured, with a time limit; [`tether`]: it does not outlive the harness.
 //! * [`loader`]: the loader under test, and the command lines that put a program under it.
 //! * [`check`]: a case under both loaders; [`verdict`]: what came of it.
 //! * [`compare`]: what counts as a difference; [`bindings`]: which definition each reference was bound to;
@@ -41,6 +41,7 @@ pub mod relocations;
 pub mod remains;
 pub mod requirement;
 pub mod suite;
+pub mod tether;
 pub mod verdict;
 pub mod written;
 

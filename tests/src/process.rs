@@ -1,5 +1,6 @@
 //! One command, captured: stdout, stderr, how it ended, within a time limit.
 
+use crate::tether::tether;
 use rustix::event::{poll, PollFd, PollFlags};
 use rustix::process::{kill_process_group, pidfd_open, Pid, PidfdFlags, Signal};
 use std::fmt;
@@ -55,7 +56,7 @@ pub fn capture(command: &mut Command, stdin: &[u8], limit: Duration) -> io::Resu
     log::debug!("{command:?}");
     command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.stdin(if stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
-    let mut child = spawn(command)?;
+    let mut child = spawn(tether(command))?;
     let pid = Pid::from_child(&child);
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     if let Some(mut input) = child.stdin.take() {
