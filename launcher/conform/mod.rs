@@ -24,12 +24,17 @@ const EXIT_DIFFERS: u8 = 1;
 pub fn conform(arguments: &Arguments) -> u8 {
     match checks(arguments) {
         Ok((bench, checks)) if arguments.list => list(&bench, &checks, arguments.json),
-        Ok((bench, checks)) => run(arguments, &bench, &checks),
-        Err(reason) => {
-            eprintln!("ldseal: conform: {reason}");
-            crate::EXIT_USAGE
-        }
+        Ok((bench, checks)) => match place::turn(&bench.cache) {
+            Ok(_turn) => run(arguments, &bench, &checks),
+            Err(reason) => refuse(&reason),
+        },
+        Err(reason) => refuse(&reason),
     }
+}
+
+fn refuse(reason: &str) -> u8 {
+    eprintln!("ldseal: conform: {reason}");
+    crate::EXIT_USAGE
 }
 
 fn checks(arguments: &Arguments) -> Result<(Arc<Bench>, Vec<Check>), String> {

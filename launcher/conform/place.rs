@@ -4,8 +4,10 @@ use super::arguments::Arguments;
 use crate::interpreter;
 use conformance::Loader;
 use include_dir::{include_dir, Dir};
+use rustix::fs::{flock, FlockOperation};
+use rustix::io::Errno;
 use std::collections::hash_map::DefaultHasher;
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -24,6 +26,24 @@ pub fn folders(arguments: &Arguments) -> Result<(PathBuf, PathBuf), String> {
         None => unpacked(&cache)?,
     };
     Ok((cache, fixtures))
+}
+
+/// The turn of this process to work below `cache`, until the file is dropped. Waits, and says so, while another process has it: they
+/// would write the same files.
+pub fn turn(cache: &Path) -> Result<File, String> {
+    let path = cache.join("lock");
+    let failed = |reason: String| format!("{}: {reason}", path.display());
+    let file = File::options().create(true).append(true).open(&path).map_err(|e| failed(e.to_string()))?;
+    let taken = flock(&file, FlockOperation::NonBlockingLockExclusive).or_else(|e| match e {
+        Errno::WOULDBLOCK => {
+            eprintln!("ldseal: conform: waiting for another run, which works in {}", cache.display());
+            rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))
+        }
+        // A file system without locks.
+        Errno::OPNOTSUPP | Errno::NOLCK => Ok(()),
+        e => Err(e),
+    });
+    taken.map(|()| file).map_err(|e| failed(e.to_string()))
 }
 
 /// The built-in cases as files.
