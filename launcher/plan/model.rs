@@ -68,7 +68,7 @@ impl Plan {
     /// Shows `plan`, made for objects that are mapped in this process: their addresses mean nothing, so they are left out.
     pub fn new(program: String, tunables: &SealTunables<'_>, plan: &SealPlan) -> Plan {
         let objects: Vec<Mapped> = plan.objects.iter().map(|object| mapped(object, plan)).collect();
-        let sealed_bytes = plan.calls().iter().map(|(range, _)| size(range)).sum();
+        let sealed_bytes = plan.calls().map(|(range, _)| size(&range)).sum();
         // The tables lie in the interpreter's data and must not be counted twice.
         let images = plan.objects.iter().filter(|object| object.name != TABLES);
         let bytes: u64 = images.flat_map(|object| &object.items).map(|item| size(&item.range)).sum();
@@ -116,7 +116,7 @@ fn contains(object: &ObjectPlan, address: Addr) -> bool {
 
 /// How many calls the objects cost when nothing else is near.
 fn calls(objects: &[&ObjectPlan]) -> usize {
-    SealPlan { objects: objects.iter().map(|&object| object.clone()).collect(), asked: None }.calls().len()
+    SealPlan { objects: objects.iter().map(|&object| object.clone()).collect(), asked: None }.calls().count()
 }
 
 fn size(range: &Range<Addr>) -> u64 {

@@ -42,11 +42,12 @@ pub fn is_supported() -> bool {
 
 /// Seals what the plan says. At level 0 no call is made; at level 1 a refusal is logged and the rest goes on; at level 2 the first
 /// refusal ends the process, before any code of the transaction has run.
-pub fn apply(plan: &SealPlan, level: SealLevel) {
-    log_plan(plan);
+pub fn apply(mut plan: SealPlan, level: SealLevel) {
+    log_plan(&plan);
     if level == SealLevel::Off {
         return;
     }
+    plan.merge();
     for (range, name) in plan.calls() {
         if level == SealLevel::BestEffort && !is_supported() {
             return;

@@ -150,24 +150,48 @@ impl SealPlan {
         self.objects.push(ObjectPlan { name: name.to_vec(), items, overruled: false });
     }
 
-    /// The system calls that carry the plan out: neighbours are merged, so that an object costs one call or none. Each comes with the
-    /// name of the first object it covers.
-    pub fn calls(&self) -> Vec<(Range<Addr>, &[u8])> {
-        let sealed = |o: &'_ ObjectPlan| -> Vec<Range<Addr>> {
-            o.items.iter().filter(|i| i.open.is_none()).map(|i| i.range.clone()).collect()
-        };
-        let mut calls: Vec<(Range<Addr>, &[u8])> =
-            self.objects.iter().flat_map(|o| sealed(o).into_iter().map(|r| (r, o.name.as_slice()))).collect();
-        calls.sort_by_key(|(range, _)| range.start);
-        calls.dedup_by(|next, before| {
-            let touches = next.0.start <= before.0.end;
-            if touches {
-                before.0.end = before.0.end.max(next.0.end);
+    /// Leaves of each object only what is sealed, its neighbouring parts as one. The calls are the same, and found faster.
+    pub fn merge(&mut self) {
+        for object in &mut self.objects {
+            object.items.retain(|item| item.open.is_none());
+            object.items.sort_unstable_by_key(|item| item.range.start);
+            object.items.dedup_by(|next, before| {
+                let touches = next.range.start <= before.range.end;
+                if touches {
+                    before.range.end = before.range.end.max(next.range.end);
+                }
+                touches
+            });
+        }
+    }
+
+    /// The system calls that carry the plan out, by address: neighbours are merged, so that an object costs one call or none. Each comes
+    /// with the name of the first object it covers. No memory is taken for them: that would be pages which a start without seals does
+    /// not touch.
+    pub fn calls(&self) -> impl Iterator<Item = (Range<Addr>, &[u8])> {
+        let mut done = Addr(0);
+        core::iter::from_fn(move || {
+            let (mut call, name) =
+                self.sealed().filter(|(range, _)| range.start >= done).min_by_key(|(range, _)| range.start)?;
+            let touches = |call: &Range<Addr>, next: &Range<Addr>| {
+                next.start <= call.end && next.start >= call.start && next.end > call.end
+            };
+            while let Some((next, _)) = self.sealed().find(|(next, _)| touches(&call, next)) {
+                call.end = next.end;
             }
-            touches
-        });
-        calls.retain(|(range, _)| self.asked.as_ref() != Some(range));
-        calls
+            // What begins at the end of a call belongs to it.
+            done = Addr(call.end.0.saturating_add(1));
+            Some((call, name))
+        })
+        .filter(|(range, _)| self.asked.as_ref() != Some(range))
+    }
+
+    /// What is to be sealed, as it is planned.
+    fn sealed(&self) -> impl Iterator<Item = (Range<Addr>, &[u8])> {
+        self.objects.iter().flat_map(|object| {
+            let sealed = object.items.iter().filter(|item| item.open.is_none());
+            sealed.map(|item| (item.range.clone(), object.name.as_slice()))
+        })
     }
 }
 
@@ -352,9 +376,39 @@ mod tests {
             ],
             asked: None,
         };
-        assert_eq!(plan.calls(), [(Addr(0x1000)..Addr(0x4000), &b"a"[..])]);
+        let mut merged = plan.clone();
+        merged.merge();
+        for plan in [&plan, &merged] {
+            assert!(plan.calls().eq([(Addr(0x1000)..Addr(0x4000), &b"a"[..])]));
+        }
         let plan = SealPlan { asked: Some(Addr(0x1000)..Addr(0x4000)), ..plan };
-        assert_eq!(plan.calls(), []);
+        assert_eq!(plan.calls().count(), 0);
+    }
+
+    #[test]
+    fn calls_are_by_address_and_do_not_meet() {
+        let object = |name: &[u8], items: &[(usize, usize)]| ObjectPlan {
+            name: name.to_vec(),
+            items: items.iter().map(|&(start, end)| item(start, end, None)).collect(),
+            overruled: false,
+        };
+        // The second lies in a hole of the first, the third within the second, and nothing beside the last.
+        let objects = alloc::vec![
+            object(b"holes", &[(0x1000, 0x2000), (0x6000, 0x8000)]),
+            object(b"inner", &[(0x3000, 0x5000), (0x5000, 0x6000)]),
+            object(b"tables", &[(0x4000, 0x5000)]),
+            object(b"alone", &[(0xa000, 0xb000)]),
+        ];
+        let mut plan = SealPlan { objects, asked: None };
+        let expected = [
+            (Addr(0x1000)..Addr(0x2000), &b"holes"[..]),
+            (Addr(0x3000)..Addr(0x8000), &b"inner"[..]),
+            (Addr(0xa000)..Addr(0xb000), &b"alone"[..]),
+        ];
+        assert!(plan.calls().eq(expected.clone()));
+        plan.merge();
+        assert_eq!(plan.objects[1].items.len(), 1);
+        assert!(plan.calls().eq(expected));
     }
 
     #[test]

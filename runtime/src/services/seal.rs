@@ -14,12 +14,12 @@ pub fn objects(process: &Process, ids: &[ObjectId]) {
     }
     let mut plan = plan(process, ids);
     add_heap(&mut plan, &process.seal);
-    apply::apply(&plan, process.level());
+    apply::apply(plan, process.level());
 }
 
 /// Seals objects that come to stay while the program has not begun: audit modules. The interpreter's heap is left to the commit of the start.
 pub fn at_start(process: &Process, ids: &[ObjectId]) {
-    apply::apply(&plan(process, ids), process.level());
+    apply::apply(plan(process, ids), process.level());
 }
 
 fn plan(process: &Process, ids: &[ObjectId]) -> SealPlan {

@@ -467,7 +467,7 @@ fn seal_all(process: &Process) -> Result<(), Failure> {
         program::add_kernel_data(&mut plan, process.vdso.map(|id| &process.linker.objects[id]), &process.seal);
     }
     seal::add_heap(&mut plan, &process.seal);
-    apply::apply(&plan, level);
+    apply::apply(plan, level);
     Ok(())
 }
 

@@ -87,12 +87,12 @@ fn commit(
     }
     link::protect_relro(interpreter)?;
     services::add_heap(&mut plan, tunables);
-    apply::apply(&plan, tunables.level);
+    apply::apply(plan, tunables.level);
     // At level 1 a kernel that does not seal is asked for nothing else.
     if !is_enforced && apply::is_supported() {
         let mut kernel_data = SealPlan::default();
         program::add_kernel_data(&mut kernel_data, vdso, tunables);
-        apply::apply(&kernel_data, tunables.level);
+        apply::apply(kernel_data, tunables.level);
     }
     Ok(())
 }
