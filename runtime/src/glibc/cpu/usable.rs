@@ -90,7 +90,7 @@ fn update_by_state(features: &mut Features, preferred: &mut Preferred, xcr0: u32
 }
 
 fn update_xsave_sizes(cpu: &mut CpuFeatures, leaves: &mut Leaves<'_>) {
-    let [_, xsave_size, _, _] = leaves.get(0xd, 0);
+    let [supported, xsave_size, _, _] = leaves.get(0xd, 0);
     cpu.xsave_size = xsave_size;
     if xsave_size == 0 {
         return;
@@ -98,26 +98,20 @@ fn update_xsave_sizes(cpu: &mut CpuFeatures, leaves: &mut Leaves<'_>) {
     cpu.xsave_state_full_size = align_up(xsave_size.wrapping_add(TRAMPOLINE_REGISTERS));
     cpu.xsave_state_size = u64::from(cpu.xsave_state_full_size);
     if cpu.features.present(XSAVEC) {
-        let compacted = compacted_size(leaves);
-        cpu.xsave_state_size = u64::from(align_up(compacted.wrapping_add(TRAMPOLINE_REGISTERS)));
+        cpu.xsave_state_size = u64::from(align_up(compacted_size(supported) + TRAMPOLINE_REGISTERS));
     }
 }
 
-/// The size of the area that XSAVEC writes for the components that the trampoline saves.
-fn compacted_size(leaves: &mut Leaves<'_>) -> u32 {
-    // The legacy area and the header come first. The first extended component follows them directly, aligned as they are.
-    let mut end = 576u32;
-    for component in 2..32 {
-        if TRAMPOLINE_COMPONENTS & (1 << component) == 0 {
-            continue;
-        }
-        let [size, _, flags, _] = leaves.get(0xd, component);
-        if component > 2 && flags & 2 != 0 {
-            end = align_up(end);
-        }
-        end = end.wrapping_add(size);
-    }
-    end
+/// The size of the area that XSAVEC writes for the components that the trampoline saves, of those that the processor has (`supported`, which
+/// is eax of CPUID leaf 0xd). Their subleaves would say what the architecture has fixed for good, and CPUID is dear in virtual machines.
+fn compacted_size(supported: u32) -> u32 {
+    /// The legacy area, which has the state of SSE, and the header.
+    const BEGINNING: u32 = 576;
+    /// Components with their sizes: AVX, MPX bounds, opmask, upper halves of ZMM0 to ZMM15, ZMM16 to ZMM31 (Intel SDM 1, 13.5). All
+    /// are multiples of 64, so it does not matter which are aligned.
+    const COMPONENTS: [(u32, u32); 5] = [(2, 256), (3, 64), (5, 64), (6, 512), (7, 1024)];
+    let has = |component: u32| TRAMPOLINE_COMPONENTS & supported & (1 << component) != 0;
+    BEGINNING + COMPONENTS.iter().filter(|(component, _)| has(*component)).map(|(_, size)| size).sum::<u32>()
 }
 
 const fn align_up(size: u32) -> u32 {

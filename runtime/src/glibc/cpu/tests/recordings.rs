@@ -40,6 +40,8 @@ fn check(text: &str, name: &str) {
     let repeated: Vec<_> = asked.iter().filter(|(_, &count)| count > 1).collect();
     assert!(repeated.is_empty(), "{name}: CPUID leaves asked for more than once: {repeated:x?}");
     assert!(asked.len() <= 32, "{name}: {} leaves asked for", asked.len());
+    let of_components = asked.keys().filter(|(leaf, subleaf)| *leaf == 0xd && *subleaf > 1).count();
+    assert_eq!(of_components, 0, "{name}: sizes that the architecture has fixed are asked for");
 }
 
 #[test]
