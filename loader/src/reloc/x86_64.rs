@@ -197,15 +197,24 @@ impl Pass<'_, '_, '_> {
 
     #[inline]
     fn store(&self, at: u64, value: u64) -> Result<(), LoadError> {
+        let word = self.word(at)?;
+        // SAFETY: the eight bytes lie in a writable segment, and no reference to them is live while relocations are applied.
+        unsafe { word.write_unaligned(value) };
+        Ok(())
+    }
+
+    /// The eight bytes at a link-time address, which lie in a writable segment.
+    #[inline]
+    fn word(&self, at: u64) -> Result<*mut u64, LoadError> {
         let (first, last) = self.window.get();
         if at < first || at > last {
             self.move_window(at)?;
         }
-        // SAFETY: the eight bytes lie in a writable segment, and no reference to them is live while relocations are applied.
-        unsafe { self.image.bias.run_time(VAddr(at)).as_mut_ptr::<u64>().write_unaligned(value) };
-        Ok(())
+        Ok(self.image.bias.run_time(VAddr(at)).as_mut_ptr())
     }
 
+    #[cold]
+    #[inline(never)]
     fn move_window(&self, at: u64) -> Result<(), LoadError> {
         let segment = self.image.writable(VAddr(at), 8).ok_or_else(|| self.outside(at))?;
         self.window.set((segment.memory.start.0, segment.memory.end.0 - 8));
@@ -262,8 +271,10 @@ impl Pass<'_, '_, '_> {
                 self.add_bias(VAddr(entry))?;
                 next = VAddr(entry.wrapping_add(8));
             } else {
-                for bit in (1..64).filter(|bit| entry >> bit & 1 != 0 && holds(Rule::RelrBitmaps)) {
-                    self.add_bias(VAddr(next.0.wrapping_add(8 * (bit - 1))))?;
+                let mut bits = if holds(Rule::RelrBitmaps) { entry >> 1 } else { 0 };
+                while bits != 0 {
+                    self.add_bias(VAddr(next.0.wrapping_add(8 * u64::from(bits.trailing_zeros()))))?;
+                    bits &= bits - 1;
                 }
                 next = VAddr(next.0.wrapping_add(8 * 63));
             }
@@ -271,9 +282,12 @@ impl Pass<'_, '_, '_> {
         Ok(())
     }
 
+    #[inline]
     fn add_bias(&self, at: VAddr) -> Result<(), LoadError> {
-        let value = self.image.read_u64(at).ok_or_else(|| self.outside(at.0))?;
-        self.store(at.0, value.wrapping_add(self.image.bias.0))
+        let word = self.word(at.0)?;
+        // SAFETY: as for `store`; what is writable is readable on x86.
+        unsafe { word.write_unaligned(word.read_unaligned().wrapping_add(self.image.bias.0)) };
+        Ok(())
     }
 
     /// Makes the PLT header of this object reach the lazy trampoline; false if it has no writable header words to do so.
