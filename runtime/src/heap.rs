@@ -221,6 +221,21 @@ impl State {
         start as *mut u8
     }
 
+    /// Makes the block that was cut off last longer where it lies, if it is that and there is room: lists that grow are not copied, and do not
+    /// leave blocks behind for which nobody asks.
+    fn lengthen(
+        &mut self,
+        block: usize,
+        (old_class, old_size): (usize, usize),
+        (new_class, new_size): (usize, usize),
+    ) -> bool {
+        let is_last = block + old_size == self.rest.start && !self.rest.is_empty();
+        if !is_last || old_class.max(new_class) >= CLASSES || new_size <= old_size {
+            return false;
+        }
+        cut(&mut self.rest, new_size - old_size, 1).is_some()
+    }
+
     fn free(&mut self, block: *mut Block, class: usize) {
         let leaves = self.count(block as usize, usize::MAX);
         let list = if leaves { &mut self.left } else { &mut self.free[class] };
@@ -387,7 +402,8 @@ unsafe impl GlobalAlloc for Heap {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller guarantees that `size` rounded up to the alignment does not overflow.
         let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
-        if class_of(&new) == class_of(&layout) {
+        let (old_class, new_class) = (class_of(&layout), class_of(&new));
+        if new_class == old_class || self.with(|state| state.lengthen(block as usize, old_class, new_class)) {
             return block;
         }
         // SAFETY: as for `alloc`.
@@ -481,6 +497,27 @@ mod tests {
         // SAFETY: the block is in use.
         unsafe { core::ptr::write_bytes(stays as *mut u8, 1, 500_000) };
         assert_eq!(alloc(400_000), gone);
+    }
+
+    #[test]
+    fn the_last_block_grows_where_it_lies() {
+        let heap = Heap::new();
+        let layout = |size| Layout::from_size_align(size, 16).expect("valid");
+        // SAFETY: the layouts are not empty, and blocks are resized and freed with the layout that they have.
+        unsafe {
+            let first = heap.alloc(layout(100));
+            first.write_bytes(7, 100);
+            assert_eq!(heap.realloc(first, layout(100), 1000), first);
+            let second = heap.alloc(layout(100));
+            assert!(second as usize >= first as usize + 1000);
+            let moved = heap.realloc(first, layout(1000), 5000);
+            assert!(moved != first && (0..100).all(|at| moved.add(at).read() == 7));
+            // No more than there is.
+            let larger = heap.realloc(moved, layout(5000), FIRST_ARENA);
+            assert!(larger != moved && !larger.is_null() && larger.read() == 7);
+            heap.dealloc(larger, layout(FIRST_ARENA));
+            assert_eq!(heap.alloc(layout(1000)), first);
+        }
     }
 
     #[test]
