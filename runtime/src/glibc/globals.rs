@@ -7,8 +7,20 @@ use core::ops::Range;
 use loader::addr::Addr;
 
 /// Memory that libc or a debugger reads as a structure.
-#[repr(C, align(4096))]
+#[repr(C, align(64))]
 pub struct Block<const N: usize>(UnsafeCell<[u8; N]>);
+
+/// On pages that hold nothing else.
+#[repr(C, align(4096))]
+pub struct OwnPages<T>(T);
+
+impl<T> core::ops::Deref for OwnPages<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
 
 // SAFETY: who may write when is glibc's protocol: `_rtld_global_ro` before any other code runs, `_rtld_global` under its locks.
 unsafe impl<const N: usize> Sync for Block<N> {}
@@ -138,7 +150,7 @@ pub static RTLD_GLOBAL: Block<RTLD_GLOBAL_SIZE> = Block::new();
 
 /// `_rtld_global_ro`: read-only and sealed once it is filled.
 #[cfg_attr(feature = "interpreter", export_name = "_rtld_global_ro")]
-pub static RTLD_GLOBAL_RO: Block<RTLD_GLOBAL_RO_SIZE> = Block::new();
+pub static RTLD_GLOBAL_RO: OwnPages<Block<RTLD_GLOBAL_RO_SIZE>> = OwnPages(Block::new());
 
 /// A variable of one word.
 #[repr(transparent)]
@@ -194,7 +206,8 @@ const R_DEBUG_SIZE: usize = 48;
 // SAFETY: written under the loader's lock only.
 unsafe impl Sync for RDebugBlock {}
 
-/// `_r_debug` and what follows it.
+/// `_r_debug` and what follows it. Among initialised data, whose page is written at every start anyway.
+#[cfg_attr(feature = "interpreter", link_section = ".data.r_debug")]
 #[cfg_attr(feature = "interpreter", export_name = "ldseal_r_debug_extended")]
 pub static R_DEBUG: RDebugBlock = RDebugBlock(UnsafeCell::new([0; R_DEBUG_SIZE]));
 
