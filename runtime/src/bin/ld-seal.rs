@@ -7,6 +7,7 @@
 extern crate alloc;
 
 use core::arch::naked_asm;
+use goblin::elf64::program_header::PT_GNU_RELRO;
 use runtime::heap::Allocator;
 
 #[global_allocator]
@@ -21,6 +22,9 @@ extern "C" {
 /// The entry point. Relocates this image, in assembly because until that is done no code may touch the GOT, which compiled Rust does
 /// at the linker's whim; then lets [`runtime::start::start`] load the program, and enters it.
 ///
+/// RELRO is to be in anonymous memory. It is moved there before it is relocated, while it is still the page cache's: afterwards the kernel
+/// would have copied each page for the relocations and would have to copy it once more. Where that fails, `start` is told.
+///
 /// All relocations are `R_X86_64_RELATIVE` (the build would fail on others with `-z text` and `--no-undefined`); anything else stops
 /// at `ud2`.
 ///
@@ -30,8 +34,65 @@ extern "C" {
 #[no_mangle]
 unsafe extern "C" fn _start() -> ! {
     naked_asm!(
-        "mov rdi, rsp",
-        "lea rsi, [rip + {ehdr}]",
+        "mov rbx, rsp",
+        "lea rbp, [rip + {ehdr}]",
+        // PT_GNU_RELRO: e_phoff, e_phnum; p_vaddr, p_memsz. Both ends are rounded down to pages.
+        "xor r15d, r15d",
+        "mov rax, [rbp + 32]",
+        "add rax, rbp",
+        "movzx ecx, word ptr [rbp + 56]",
+        "10:",
+        "sub ecx, 1",
+        "jb 12f",
+        "cmp dword ptr [rax], {relro}",
+        "je 11f",
+        "add rax, 56",
+        "jmp 10b",
+        "11:",
+        "mov r13, [rax + 16]",
+        "mov r14, [rax + 40]",
+        "add r14, r13",
+        "and r13, -4096",
+        "and r14, -4096",
+        "sub r14, r13",
+        "jbe 12f",
+        "add r13, rbp",
+        // mmap(0, r14, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0)
+        "mov eax, 9",
+        "xor edi, edi",
+        "mov rsi, r14",
+        "mov edx, 3",
+        "mov r10d, 0x8022",
+        "mov r8, -1",
+        "xor r9d, r9d",
+        "syscall",
+        "cmp rax, -4096",
+        "ja 12f",
+        "mov r12, rax",
+        "mov rdi, rax",
+        "mov rsi, r13",
+        "mov rcx, r14",
+        "rep movsb",
+        // mremap(r12, r14, r14, MREMAP_MAYMOVE | MREMAP_FIXED, r13)
+        "mov eax, 25",
+        "mov rdi, r12",
+        "mov rsi, r14",
+        "mov rdx, r14",
+        "mov r10d, 3",
+        "mov r8, r13",
+        "syscall",
+        "mov r15d, 1",
+        "cmp rax, r13",
+        "je 12f",
+        // munmap(r12, r14)
+        "xor r15d, r15d",
+        "mov eax, 11",
+        "mov rdi, r12",
+        "mov rsi, r14",
+        "syscall",
+        "12:",
+        "mov rdi, rbx",
+        "mov rsi, rbp",
         "lea rax, [rip + {dynamic}]",
         "xor ecx, ecx", // DT_RELA
         "xor edx, edx", // DT_RELASZ
@@ -67,7 +128,7 @@ unsafe extern "C" fn _start() -> ! {
         "ud2",
         "7:",
         "lea rdx, [rip + {dynamic}]",
-        "mov rbx, rsp",
+        "mov ecx, r15d",
         "and rsp, -16",
         "xor ebp, ebp",
         "call {start}",
@@ -75,7 +136,12 @@ unsafe extern "C" fn _start() -> ! {
         "mov rsp, rbx",
         "xor ebp, ebp",
         "xor ebx, ebx",
+        "xor r12d, r12d",
+        "xor r13d, r13d",
+        "xor r14d, r14d",
+        "xor r15d, r15d",
         "jmp rax",
+        relro = const PT_GNU_RELRO,
         ehdr = sym __ehdr_start,
         dynamic = sym _DYNAMIC,
         start = sym runtime::start::start,

@@ -16,16 +16,20 @@ use loader::seal::tunables::ImageMemory;
 use loader::sys::{self, Place, Prot};
 use rustix::io::Errno;
 
-/// Moves the interpreter's own RELRO into anonymous memory, and all the rest of its file too if that is wanted.
+/// Moves the interpreter's own RELRO into anonymous memory, unless its entry point has done so, and all the rest of its file too if that is
+/// wanted.
 ///
 /// # Errors
 /// The kernel gives no memory, or does not let anonymous memory be executable though that is required.
-pub fn own(base: Addr, memory: ImageMemory) -> Result<(), LoadError> {
+pub fn own(base: Addr, relro_is_anonymous: bool, memory: ImageMemory) -> Result<(), LoadError> {
+    if relro_is_anonymous && memory == ImageMemory::File {
+        return Ok(());
+    }
     // SAFETY: this very code runs from the image at `base`.
     let headers = unsafe { program::headers_at(base) };
     let bias = Bias::between(base, VAddr(0));
     let relro = relro::pages(&headers).ok().flatten();
-    if let Some(pages) = &relro {
+    if let Some(pages) = relro.as_ref().filter(|_| !relro_is_anonymous) {
         make_anonymous(bias.run_time(pages.start)..bias.run_time(pages.end), Prot::READ_WRITE)
             .map_err(|errno| LoadError::system(b"", "cannot make the interpreter's own data anonymous", errno))?;
     }

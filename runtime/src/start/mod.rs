@@ -91,9 +91,9 @@ impl From<LoadError> for Failure {
 /// Loads the program that the kernel or the command line names.
 ///
 /// # Safety
-/// Called once by `_start`, with the kernel's stack pointer and the addresses of this image and its dynamic section; the image is
-/// relocated.
-pub unsafe extern "C" fn start(stack: *mut usize, base: usize, dynamic: usize) -> Target {
+/// Called once by `_start`, with the kernel's stack pointer, the addresses of this image and its dynamic section, and whether (1) or not (0)
+/// its RELRO is in anonymous memory; the image is relocated.
+pub unsafe extern "C" fn start(stack: *mut usize, base: usize, dynamic: usize, relro_is_anonymous: u32) -> Target {
     let began = Cycles::now();
     // SAFETY: the caller's contract.
     let mut stack = unsafe { InitialStack::new(stack) };
@@ -102,6 +102,9 @@ pub unsafe extern "C" fn start(stack: *mut usize, base: usize, dynamic: usize) -
     }
     let request = Request::read(&mut stack, Addr(base));
     crate::logger::set_arguments(stack.argv());
+    if let Err(error) = images::own(Addr(base), relro_is_anonymous != 0, request.seal.image_memory()) {
+        report(&stack, &Failure::Load(error));
+    }
     match run(&mut stack, &request, Addr(base), Addr(dynamic), Times::new(began)) {
         Ok(target) => target,
         Err(failure) => report(&stack, &failure),
@@ -147,7 +150,6 @@ fn run(
     dynamic: Addr,
     mut times: Times,
 ) -> Result<Target, Failure> {
-    images::own(base, request.seal.image_memory())?;
     let tunables_table = tables::tunables_v2_36::TUNABLES;
     let mut tunables = request.glibc_tunables(tunables_table, stack);
     let cpu = CpuFeatures::detect(&Processor, &mut tunables);
