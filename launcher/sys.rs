@@ -40,7 +40,7 @@ pub fn is_secure() -> bool {
 ///
 /// # Errors
 /// Its dynamic section is broken.
-pub fn vdso() -> Result<Option<Object>, LoadError> {
+pub fn vdso() -> Result<Option<Box<Object>>, LoadError> {
     // SAFETY: as above.
     let header = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) };
     if header == 0 {

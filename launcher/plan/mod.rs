@@ -157,8 +157,8 @@ fn plan_static(
     let loaded = static_program::load(opened, name.to_bytes(), ImageMemory::File)?;
     tunables.judge_program(|| marks::asks_for_seal(&loaded.headers, &loaded.image));
     let vdso = sys::vdso()?;
-    let mut plan = program::seal_plan_of_static(name.to_bytes(), &loaded, interpreter, vdso.as_ref(), tunables);
-    program::add_kernel_data(&mut plan, vdso.as_ref(), tunables);
+    let mut plan = program::seal_plan_of_static(name.to_bytes(), &loaded, interpreter, vdso.as_deref(), tunables);
+    program::add_kernel_data(&mut plan, vdso.as_deref(), tunables);
     Ok(plan)
 }
 
@@ -168,7 +168,7 @@ fn load(
     name: &CStr,
     opened: Opened,
     options: SearchOptions,
-    interpreter: Object,
+    interpreter: Box<Object>,
     secure: bool,
 ) -> Result<Program, LoadError> {
     let origin = program::origin_of_file(&opened);
@@ -186,11 +186,12 @@ fn warn(line: fmt::Arguments<'_>) {
 }
 
 /// Maps the interpreter of this very build, under the name by which it would be executed. With it where its tables lie.
-fn own_interpreter() -> Result<(Object, Range<VAddr>), Failure> {
+fn own_interpreter() -> Result<(Box<Object>, Range<VAddr>), Failure> {
     let own = |text: String| Failure::Own(format!("{}: {text}", interpreter::NAME));
     let (file, name) = interpreter::open().map_err(own)?;
     let opened = file::check(name.clone(), file).map_err(OpenError::into_error)?;
-    let object = file::load(opened, Kind::Interpreter, name.as_bytes(), ImageMemory::File)?;
+    let mut object = file::load(opened, Kind::Interpreter, name.as_bytes(), ImageMemory::File)?;
     let tables = interpreter::tables().ok_or_else(|| own("its tables have no symbol".into()))?;
-    Ok((program::as_interpreter(Object { file: None, ..object }), tables))
+    object.file = None;
+    Ok((program::as_interpreter(object), tables))
 }

@@ -9,6 +9,7 @@ use crate::memory;
 use crate::object::{Kind, Object, Origin};
 use crate::seal::tunables::ImageMemory;
 use crate::sys::{self, FileStatus};
+use alloc::boxed::Box;
 use alloc::ffi::CString;
 use alloc::vec::Vec;
 use goblin::elf64::dynamic::DF_1_PIE;
@@ -139,7 +140,7 @@ fn has_dynamic(headers: &[ProgramHeader]) -> bool {
 /// What can't be mapped or parsed; nothing stays mapped then.
 ///
 /// `asked` is the name by which complaints call the file.
-pub fn load(opened: Opened, kind: Kind, asked: &[u8], memory: ImageMemory) -> Result<Object, LoadError> {
+pub fn load(opened: Opened, kind: Kind, asked: &[u8], memory: ImageMemory) -> Result<Box<Object>, LoadError> {
     let Opened { path, fd, status, header, headers } = opened;
     let complain = |reason| LoadError::new(asked, reason);
     if kind == Kind::Library && header.e_type == ET_EXEC {

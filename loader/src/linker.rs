@@ -140,7 +140,7 @@ impl Linker {
     }
 
     /// Adds an object to the namespace of a transaction, and gives it a TLS module id if it has TLS.
-    pub fn add(&mut self, transaction: &mut Transaction, mut object: Object) -> ObjectId {
+    pub fn add(&mut self, transaction: &mut Transaction, mut object: Box<Object>) -> ObjectId {
         object.namespace = transaction.namespace;
         let has_tls = object.tls.is_some();
         let id = self.objects.add(object);

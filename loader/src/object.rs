@@ -155,7 +155,7 @@ impl Object {
     ///
     /// # Errors
     /// Whatever is wrong with its dynamic section or the tables it names.
-    pub fn parse(origin: Origin, headers: Vec<ProgramHeader>, image: Image) -> Result<Object, LoadError> {
+    pub fn parse(origin: Origin, headers: Vec<ProgramHeader>, image: Image) -> Result<Box<Object>, LoadError> {
         let complain = |reason| LoadError::new(origin.name.to_bytes(), reason);
         let view = image.view();
         let (dynamic, dynamic_at) = match header::find_last(&headers, PT_DYNAMIC) {
@@ -176,7 +176,7 @@ impl Object {
         let relro = relro::pages(&headers).map_err(complain)?;
         let soname = dynamic.soname.and_then(|at| symbols.string(at));
         memory::ensure_for_name(soname.unwrap_or_default()).map_err(complain)?;
-        Ok(Object {
+        Ok(Box::new(Object {
             aliases: soname.map(<[u8]>::to_vec).into_iter().collect(),
             headers_at: headers_in_memory(&headers, &image),
             executable_stack: header::wants_executable_stack(&headers),
@@ -209,7 +209,7 @@ impl Object {
             deep_bind: false,
             local_scope: Vec::new(),
             open_count: 0,
-        })
+        }))
     }
 
     /// Tells `LD_DEBUG=files` where it lies.
@@ -380,8 +380,8 @@ impl ObjectTable {
     }
 
     /// Adds an object. Ids of removed objects are used again.
-    pub fn add(&mut self, object: Object) -> ObjectId {
-        let object = Some(Box::new(object));
+    pub fn add(&mut self, object: Box<Object>) -> ObjectId {
+        let object = Some(object);
         if let Some(free) = self.slots.iter().position(Option::is_none) {
             self.slots[free] = object;
             return ObjectId(free as u32);

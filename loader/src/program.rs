@@ -17,6 +17,7 @@ use crate::search::path;
 use crate::static_program::StaticProgram;
 use crate::sys;
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::ffi::CStr;
@@ -43,13 +44,13 @@ const VVAR: &[u8] = b"[vvar]";
 /// What a program is put together from.
 pub struct Parts {
     /// The program.
-    pub program: Object,
+    pub program: Box<Object>,
     /// What messages call it: its `argv[0]`.
     pub called: Vec<u8>,
     /// The vDSO, if the kernel lends one.
-    pub vdso: Option<Object>,
+    pub vdso: Option<Box<Object>>,
     /// The interpreter; see [`as_interpreter`].
-    pub interpreter: Object,
+    pub interpreter: Box<Object>,
     /// What memory libraries are mapped in.
     pub memory: ImageMemory,
 }
@@ -169,7 +170,7 @@ pub fn executable(
     name: &CStr,
     origin: Option<Vec<u8>>,
     memory: ImageMemory,
-) -> Result<Object, LoadError> {
+) -> Result<Box<Object>, LoadError> {
     log::debug!(target: "files", "file={} [0];  generating link map", Lossy(name.to_bytes()));
     let mut object = file::load(opened, Kind::Executable, name.to_bytes(), memory)?;
     object.log_place();
@@ -188,7 +189,7 @@ pub fn origin_of_file(opened: &Opened) -> Option<Vec<u8>> {
 }
 
 /// Makes an object the interpreter: it answers to the name that libc needs, and nobody relocates it.
-pub fn as_interpreter(mut object: Object) -> Object {
+pub fn as_interpreter(mut object: Box<Object>) -> Box<Object> {
     object.add_alias(INTERPRETER_SONAME);
     object.origin = finder::origin_of(object.name.to_bytes());
     object.stage = Stage::Relocated;
@@ -202,7 +203,7 @@ pub fn as_interpreter(mut object: Object) -> Object {
 ///
 /// # Safety
 /// The kernel must have mapped it there, for good.
-pub unsafe fn vdso(header: Addr) -> Result<Option<Object>, LoadError> {
+pub unsafe fn vdso(header: Addr) -> Result<Option<Box<Object>>, LoadError> {
     // SAFETY: the caller's contract.
     let headers = unsafe { headers_at(header) };
     let Some(first) = headers.iter().find(|h| h.p_type == PT_LOAD) else {
@@ -243,7 +244,9 @@ pub unsafe fn headers_at(base: Addr) -> Vec<ProgramHeader> {
 pub unsafe fn headers_in_table(at: Addr, count: usize) -> Vec<ProgramHeader> {
     // SAFETY: the caller's contract.
     let table = unsafe { core::slice::from_raw_parts(at.as_ptr::<u8>(), count * header::PHDR_SIZE) };
-    (0..count).filter_map(|i| header::program_header(table, i)).collect()
+    let mut headers = Vec::with_capacity(count);
+    headers.extend((0..count).filter_map(|i| header::program_header(table, i)));
+    headers
 }
 
 /// Loads one preload. Secure execution takes a library that is searched for only if it has the set-user-ID bit: the administrator's word

@@ -560,6 +560,13 @@ pub fn origin_of(path: &[u8]) -> Option<Vec<u8>> {
     if directory.first() == Some(&b'/') {
         return Some(directory.to_vec());
     }
+    in_current_directory(directory)
+}
+
+/// A relative directory as an absolute one. Its buffer is a page, which those who need none do not touch.
+#[cold]
+#[inline(never)]
+fn in_current_directory(directory: &[u8]) -> Option<Vec<u8>> {
     let mut buffer = [0u8; 4096];
     let mut origin = sys::current_directory(&mut buffer).ok()?.to_vec();
     if !directory.is_empty() {

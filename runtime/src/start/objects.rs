@@ -110,7 +110,7 @@ impl Beginning {
         }
         let finder = Finder::new(options);
         let vdso = vdso(stack)?;
-        vdso.iter().for_each(tell_vdso);
+        vdso.iter().for_each(|vdso| tell_vdso(vdso));
         let interpreter = adopt_interpreter(base, dynamic, InterpreterNames::of(&program, request))?;
         let called = stack.arg(0).map_or(&b"<main program>"[..], CStr::to_bytes).to_vec();
         let memory = request.seal.image_memory();
@@ -139,7 +139,7 @@ impl Loaded {
 }
 
 /// The program that the kernel has mapped and told of in the auxiliary vector.
-fn adopt_program(stack: &InitialStack, request: &Request) -> Result<Object, Failure> {
+fn adopt_program(stack: &InitialStack, request: &Request) -> Result<Box<Object>, Failure> {
     let (at, count) = (stack.aux(AuxKey::Phdr).unwrap_or(0), stack.aux(AuxKey::Phnum).unwrap_or(0));
     // SAFETY: the kernel says that they are there.
     let headers = unsafe { program::headers_in_table(Addr(at), count) };
@@ -180,6 +180,7 @@ fn program_bias(headers: &[ProgramHeader], at: Addr) -> Bias {
 }
 
 /// The directory of the file that is being executed, links resolved; without `/proc` what `LD_ORIGIN_PATH` says.
+#[inline(never)]
 fn executable_origin(request: &Request) -> Option<Vec<u8>> {
     let mut buffer = [0u8; 4096];
     match sys::read_link(c"/proc/self/exe", &mut buffer) {
@@ -196,7 +197,7 @@ fn executable_origin(request: &Request) -> Option<Vec<u8>> {
 ///
 /// # Errors
 /// Its dynamic section is broken.
-pub fn vdso(stack: &InitialStack) -> Result<Option<Object>, LoadError> {
+pub fn vdso(stack: &InitialStack) -> Result<Option<Box<Object>>, LoadError> {
     match stack.aux(AuxKey::VdsoHeader).map(Addr) {
         None => Ok(None),
         // SAFETY: the kernel says that its vDSO is there.
@@ -218,7 +219,7 @@ fn load_program(
     opened: Opened,
     path: &'static CStr,
     base: Addr,
-) -> Result<Object, Failure> {
+) -> Result<Box<Object>, Failure> {
     let origin = request.program_origin(&opened);
     let object = program::executable(opened, path, origin, request.seal.image_memory())?;
     request::refuse_interpreter(request, object.soname());
@@ -286,7 +287,7 @@ impl InterpreterNames {
 ///
 /// # Errors
 /// Its own image is broken.
-pub fn adopt_interpreter(base: Addr, dynamic: Addr, names: InterpreterNames) -> Result<Object, Failure> {
+pub fn adopt_interpreter(base: Addr, dynamic: Addr, names: InterpreterNames) -> Result<Box<Object>, Failure> {
     // SAFETY: this very code runs from that image.
     let headers = unsafe { program::headers_at(base) };
     let bias = Bias::between(base, VAddr(0));

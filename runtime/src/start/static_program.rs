@@ -53,7 +53,7 @@ pub fn start(
     tell(stack, request, &loaded);
     let interpreter = objects::adopt_interpreter(base, dynamic, objects::InterpreterNames::only(c"ld-seal.so".into()))?;
     let vdso = objects::vdso(stack)?;
-    commit(path.to_bytes(), &loaded, &interpreter, vdso.as_ref(), &tunables)?;
+    commit(path.to_bytes(), &loaded, &interpreter, vdso.as_deref(), &tunables)?;
     // A static program takes what is in rdx for a function to call at its end.
     Ok(Target { entry: loaded.entry.0, at_exit: 0 })
 }
