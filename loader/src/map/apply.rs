@@ -5,6 +5,7 @@ use crate::map::plan::{MapPlan, Region, Source};
 use crate::map::valgrind;
 use crate::rule::{holds, Rule};
 use crate::sys::{self, Place, Prot};
+use core::mem::MaybeUninit;
 use core::ops::Range;
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
@@ -164,6 +165,32 @@ pub fn make_anonymous(pages: Range<Addr>, prot: Prot) -> Result<(), Errno> {
     })
 }
 
+/// As [`make_anonymous`] for writable data that nobody needs any more where the kernel refuses: what is short is mapped over, which takes
+/// half as long as moving a copy there.
+///
+/// # Errors
+/// The kernel refuses; the contents may be lost.
+///
+/// # Safety
+/// If it fails nothing may use the pages.
+#[inline(never)]
+pub unsafe fn replace_data(pages: Range<Addr>) -> Result<(), Errno> {
+    const SHORT: usize = 2 * PAGE_SIZE as usize;
+    let len = range_len(&pages);
+    let mut buffer = MaybeUninit::<[u8; SHORT]>::uninit();
+    let copy: *mut u8 = buffer.as_mut_ptr().cast();
+    if len > SHORT {
+        return make_anonymous(pages, Prot::READ_WRITE);
+    }
+    // SAFETY: the pages are mapped readable, and the buffer is as long.
+    unsafe { core::ptr::copy_nonoverlapping(pages.start.as_ptr::<u8>(), copy, len) };
+    // SAFETY: the contents are the same in the end, and if there is none the caller gives the pages up.
+    unsafe { sys::map_anonymous(Place::Replace(pages.start), len, Prot::READ_WRITE, true)? };
+    // SAFETY: the pages are mapped writable now, and the buffer holds so many bytes.
+    unsafe { core::ptr::copy_nonoverlapping(copy, pages.start.as_mut_ptr::<u8>(), len) };
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,6 +198,23 @@ mod tests {
     use crate::map::plan;
     use alloc::vec::Vec;
     use rustix::fd::AsFd;
+
+    #[test]
+    fn data_that_is_replaced_stays_the_same() {
+        for pages in [1, 2, 3] {
+            let len = pages * PAGE_SIZE as usize;
+            // SAFETY: new memory, of that length, which nobody else knows.
+            unsafe {
+                let start = sys::map_anonymous(Place::Anywhere, len, Prot::READ_WRITE, false).expect("memory");
+                let bytes = |at: usize| start.as_mut_ptr::<u8>().add(at);
+                (0..len).for_each(|at| bytes(at).write((at % 251) as u8));
+                replace_data(start..Addr(start.0 + len)).expect("memory");
+                assert!((0..len).all(|at| bytes(at).read() == (at % 251) as u8));
+                bytes(len - 1).write(1);
+                sys::unmap(start..Addr(start.0 + len)).expect("mapped");
+            }
+        }
+    }
 
     #[test]
     fn libm_is_mapped_byte_for_byte() {

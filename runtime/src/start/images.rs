@@ -9,7 +9,7 @@ use loader::elf::header::ProgramHeader;
 use loader::error::{LoadError, Lossy};
 use loader::file::NO_ANONYMOUS_TEXT;
 use loader::image::Image;
-use loader::map::apply::make_anonymous;
+use loader::map::apply::{make_anonymous, replace_data};
 use loader::program;
 use loader::relro;
 use loader::seal::tunables::ImageMemory;
@@ -82,7 +82,8 @@ pub fn complete(
     memory: ImageMemory,
 ) -> Result<(), LoadError> {
     if let Some(pages) = relro {
-        make_anonymous(image.run_time(pages), Prot::READ_WRITE)
+        // SAFETY: if it fails the program is not started.
+        unsafe { replace_data(image.run_time(pages)) }
             .map_err(|e| LoadError::system(name, "cannot map zero-fill pages", e))?;
     }
     leave_file(name, headers, image.bias, relro, memory)?;
