@@ -122,7 +122,9 @@ impl CpuFeatures {
         }
         let kept = [(7, LEAF_7, 0), (7, LEAF_7_1, 1), (0xd, LEAF_D_1, 1), (0x14, LEAF_14, 0), (0x19, LEAF_19, 0)];
         for (leaf, index, subleaf) in kept {
-            if max_cpuid >= leaf {
+            // Without Key Locker its leaf is all zeroes (Intel SDM, "CPUID").
+            let is_empty = leaf == 0x19 && !self.features.present(KL);
+            if max_cpuid >= leaf && !is_empty {
                 self.features.leaves[index].cpuid = leaves.get(leaf, subleaf);
             }
         }
