@@ -72,7 +72,7 @@ fn publish_if(linker: &Linker, wanted: impl Fn(ObjectId) -> bool, map_of: impl F
     // SAFETY: the caller holds the loader's lock.
     let room = unsafe { &mut (*ROOM.0.get())[spare] };
     if *room < rows.len() {
-        *room = (rows.len() * 2).max(64);
+        *room = (rows.len() * 2).max(16);
         table.rows.store(Vec::leak(alloc::vec![Row::default(); *room]).as_mut_ptr(), Ordering::Relaxed);
     }
     let target = table.rows.load(Ordering::Relaxed);
