@@ -7,7 +7,7 @@ use crate::error::{LoadError, Lossy, Reason};
 use crate::file::{self, Opened};
 use crate::lookup::UniqueSymbols;
 use crate::memory;
-use crate::object::{Kind, NamespaceId, Object, ObjectId, ObjectTable, BASE_NAMESPACE};
+use crate::object::{Kind, NamespaceId, Object, ObjectId, ObjectTable, OriginDirectory, BASE_NAMESPACE};
 use crate::order::Algorithm;
 use crate::rule::{holds, Rule};
 use crate::seal::tunables::ImageMemory;
@@ -210,7 +210,7 @@ impl Linker {
         log::debug!(target: "files", "file={} [{at}];  generating link map", Lossy(name));
         let mut object = file::load(opened, Kind::Library, name, self.memory)?;
         object.log_place();
-        object.origin = finder::origin_of(object.name.to_bytes());
+        object.origin = OriginDirectory::known(finder::origin_of(object.name.to_bytes()));
         object.loader = asker;
         object.add_alias(name);
         object.asked = Some(name.to_vec());

@@ -16,7 +16,7 @@ use alloc::boxed::Box;
 use alloc::ffi::CString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::Cell;
+use core::cell::{Cell, OnceCell};
 use goblin::elf64::dynamic::{
     DF_1_INITFIRST, DF_1_NODEFLIB, DF_1_NODELETE, DF_1_NOOPEN, DF_1_NOW, DF_1_ORIGIN, DF_1_PIE,
 };
@@ -84,8 +84,8 @@ pub struct Object {
     pub namespace: NamespaceId,
     /// Which file it is; `None` for what the kernel mapped.
     pub file: Option<FileId>,
-    /// The directory that `$ORIGIN` stands for, once it is known.
-    pub origin: Option<Vec<u8>>,
+    /// The directory that `$ORIGIN` stands for.
+    pub origin: OriginDirectory,
     /// Its program headers.
     pub headers: Vec<ProgramHeader>,
     /// Where its program headers lie in memory; 0 when no segment holds them.
@@ -138,6 +138,42 @@ pub struct Object {
     pub open_count: u32,
 }
 
+/// The directory that `$ORIGIN` stands for, of which the kernel may have to be asked: that is done when somebody wants to know.
+#[derive(Default)]
+pub struct OriginDirectory {
+    known: OnceCell<Option<Vec<u8>>>,
+    find: Option<fn() -> Option<Vec<u8>>>,
+}
+
+impl OriginDirectory {
+    /// It is known, or known not to be there.
+    pub fn known(directory: Option<Vec<u8>>) -> OriginDirectory {
+        OriginDirectory { known: OnceCell::from(directory), find: None }
+    }
+
+    /// It is what `find` will say.
+    pub fn found_by(find: fn() -> Option<Vec<u8>>) -> OriginDirectory {
+        OriginDirectory { known: OnceCell::new(), find: Some(find) }
+    }
+
+    /// The directory, if there is one.
+    pub fn get(&self) -> Option<&[u8]> {
+        self.known.get_or_init(|| self.find.and_then(|find| find())).as_deref()
+    }
+
+    /// Moves what is known to newly allocated memory.
+    fn renew(&mut self) {
+        if let Some(Some(directory)) = self.known.get_mut() {
+            memory::renew(directory);
+        }
+    }
+
+    /// What is known without asking; `None` if nobody has asked yet.
+    pub fn so_far(&self) -> Option<Option<&[u8]>> {
+        self.known.get().map(Option::as_deref)
+    }
+}
+
 /// Where an object comes from.
 pub struct Origin {
     /// File name, as in [`Object::name`].
@@ -187,7 +223,7 @@ impl Object {
             file: origin.file,
             entry: origin.entry,
             namespace: BASE_NAMESPACE,
-            origin: None,
+            origin: OriginDirectory::default(),
             headers,
             image,
             dynamic,
@@ -421,6 +457,7 @@ impl ObjectTable {
         for object in self.iter_mut() {
             object.aliases.iter_mut().for_each(memory::renew);
             memory::renew(&mut object.aliases);
+            object.origin.renew();
         }
     }
 }
@@ -458,4 +495,25 @@ impl core::ops::IndexMut<ObjectId> for ObjectTable {
 fn missing(id: ObjectId) -> ! {
     log::error!("inconsistency: no object with id {}", id.0);
     crate::sys::exit(127)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::{AtomicUsize, Ordering};
+
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+
+    #[test]
+    fn an_origin_is_looked_for_once_and_not_before_somebody_asks() {
+        let origin = OriginDirectory::found_by(|| {
+            ASKED.fetch_add(1, Ordering::Relaxed);
+            Some(b"/here".to_vec())
+        });
+        assert_eq!((origin.so_far(), ASKED.load(Ordering::Relaxed)), (None, 0));
+        assert_eq!([origin.get(), origin.get()], [Some(&b"/here"[..]); 2]);
+        assert_eq!((origin.so_far(), ASKED.load(Ordering::Relaxed)), (Some(Some(&b"/here"[..])), 1));
+        assert_eq!(OriginDirectory::known(None).so_far(), Some(None));
+        assert_eq!(OriginDirectory::default().get(), None);
+    }
 }

@@ -7,7 +7,7 @@ use crate::error::{LoadError, Lossy, Reason};
 use crate::file::{self, Opened};
 use crate::image::Image;
 use crate::linker::{Linker, Transaction};
-use crate::object::{Kind, Object, ObjectId, ObjectTable, Origin, Stage, BASE_NAMESPACE};
+use crate::object::{Kind, Object, ObjectId, ObjectTable, Origin, OriginDirectory, Stage, BASE_NAMESPACE};
 use crate::rule::{holds, Rule};
 use crate::seal::tunables::{ImageMemory, SealTunables};
 use crate::seal::vvar;
@@ -174,7 +174,7 @@ pub fn executable(
     log::debug!(target: "files", "file={} [0];  generating link map", Lossy(name.to_bytes()));
     let mut object = file::load(opened, Kind::Executable, name.to_bytes(), memory)?;
     object.log_place();
-    object.origin = origin;
+    object.origin = OriginDirectory::known(origin);
     object.name = CString::default();
     object.file = None;
     Ok(object)
@@ -191,7 +191,7 @@ pub fn origin_of_file(opened: &Opened) -> Option<Vec<u8>> {
 /// Makes an object the interpreter: it answers to the name that libc needs, and nobody relocates it.
 pub fn as_interpreter(mut object: Box<Object>) -> Box<Object> {
     object.add_alias(INTERPRETER_SONAME);
-    object.origin = finder::origin_of(object.name.to_bytes());
+    object.origin = OriginDirectory::known(finder::origin_of(object.name.to_bytes()));
     object.stage = Stage::Relocated;
     object
 }

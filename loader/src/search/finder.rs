@@ -216,7 +216,7 @@ impl Finder {
 
     /// The text of a name with its tokens replaced, for `object`; `None` if they have no value or may not be used.
     pub fn expand<'n>(&self, name: &'n [u8], object: &Object) -> Option<Cow<'n, [u8]>> {
-        dst::expand(name, &self.tokens(Some(object)))
+        dst::expand(name, &self.tokens(Some(object), [name]))
     }
 
     /// Makes sure of the memory for that text, and for some copies.
@@ -224,7 +224,7 @@ impl Finder {
     /// # Errors
     /// There is none.
     pub fn make_room(&self, name: &[u8], object: &Object) -> Result<(), Reason> {
-        memory::ensure_with(|| room_for_name(name, &self.tokens(Some(object))))
+        memory::ensure_with(|| room_for_name(name, &self.tokens(Some(object), [name])))
     }
 
     /// Whether secure execution refuses a name that an object asks for: one with a token.
@@ -265,7 +265,7 @@ impl Finder {
         };
         let name = renamed.as_deref().unwrap_or(name);
         if name.contains(&b'/') {
-            let tokens = self.tokens(asker.or(executable).map(|id| &objects[id]));
+            let tokens = self.tokens(asker.or(executable).map(|id| &objects[id]), [name]);
             memory::ensure_with(|| room_for_name(name, &tokens))
                 .map_err(|_| LoadError::system(name, "cannot open shared object file", Errno::NOMEM))?;
             let Some(path) = dst::expand(name, &tokens) else {
@@ -315,9 +315,11 @@ impl Finder {
         }
     }
 
-    fn tokens<'t>(&self, object: Option<&'t Object>) -> Tokens<'t> {
+    /// What the tokens in these texts stand for. Where there are none, nobody asks what `$ORIGIN` is.
+    fn tokens<'t, 's>(&self, object: Option<&'t Object>, texts: impl IntoIterator<Item = &'s [u8]>) -> Tokens<'t> {
+        let wanted = texts.into_iter().any(|text| text.contains(&b'$'));
         Tokens {
-            origin: object.and_then(|o| o.origin.as_deref()).filter(|_| holds(Rule::OriginExpanded)),
+            origin: object.filter(|_| wanted && holds(Rule::OriginExpanded)).and_then(|o| o.origin.get()),
             platform: self.options.platform,
             layout: self.layout,
             secure: self.options.secure,
@@ -329,7 +331,7 @@ impl Finder {
     fn prepare(&mut self, asker: Option<ObjectId>, executable: Option<ObjectId>, objects: &ObjectTable) {
         if !core::mem::replace(&mut self.library_path_ready, true) {
             if let Some(list) = self.options.library_path.clone().filter(|list| !list.is_empty()) {
-                let tokens = self.tokens(executable.map(|id| &objects[id]));
+                let tokens = self.tokens(executable.map(|id| &objects[id]), [list.as_slice()]);
                 self.common.library_path = self.directories.library_path(&list, &tokens);
             }
         }
@@ -347,9 +349,9 @@ impl Finder {
     fn make_room_for_paths(&self, asker: Option<ObjectId>, objects: &ObjectTable) -> Result<(), LoadError> {
         for id in core::iter::successors(asker, |id| objects[*id].loader).filter(|id| !self.paths.contains_key(id)) {
             let object = &objects[id];
-            let tokens = self.tokens(Some(object));
             let lists = [object.dynamic.rpath, object.dynamic.runpath];
             let paths = lists.into_iter().flatten().filter_map(|at| object.symbols.string(at));
+            let tokens = self.tokens(Some(object), paths.clone());
             let room = || {
                 paths
                     .map(|path| self.directories.room_for_rpath(path, &tokens))
@@ -371,7 +373,8 @@ impl Finder {
             .inhibit_rpath
             .as_deref()
             .is_some_and(|list| path::inhibits_rpath(list, object.name.to_bytes()));
-        let tokens = self.tokens(Some(object));
+        let texts = [dynamic.rpath, dynamic.runpath].into_iter().flatten().filter_map(|at| object.symbols.string(at));
+        let tokens = self.tokens(Some(object), texts);
         let mut list = |at: Option<u64>| {
             let string = at.and_then(|at| object.symbols.string(at)).filter(|_| !inhibited);
             string.map_or_else(SearchList::default, |path| self.directories.rpath(path, &tokens))

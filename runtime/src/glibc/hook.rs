@@ -330,7 +330,7 @@ unsafe fn info(id: ObjectId, what: c_int, argument: *mut c_void) -> Result<c_int
                 *argument.cast::<*mut u8>() = super::tls::existing_block(object.tls_state.get().module());
             }
             request::ORIGIN => {
-                let origin = object.origin.as_deref().unwrap_or_default();
+                let origin = object.origin.get().unwrap_or_default();
                 core::ptr::copy_nonoverlapping(origin.as_ptr(), argument.cast(), origin.len());
                 *argument.cast::<u8>().add(origin.len()) = 0;
             }

@@ -97,7 +97,7 @@ impl LinkMaps {
         let memory = Box::into_raw(vec![0u8; size].into_boxed_slice());
         // SAFETY: the memory was just made, zeroed, and lives until `remove`.
         let map = unsafe { Structure::at(memory.cast(), size) };
-        let origin = object.origin.as_ref().and_then(|o| CString::new(o.clone()).ok());
+        let origin = object.origin.so_far().map(|known| known.and_then(|o| CString::new(o).ok()));
         let fields = &layout.link_map;
         map.put_u64(fields.l_addr, object.image.bias.0);
         map.put_addr(fields.l_name, Addr(object.name.as_ptr() as usize));
@@ -114,8 +114,10 @@ impl LinkMaps {
             }
             at += LIBNAME_SIZE;
         }
-        let unknown = usize::MAX;
-        map.put_addr(fields.l_origin, Addr(origin.as_ref().map_or(unknown, |o| o.as_ptr() as usize)));
+        // As in glibc: null where nobody has asked for it, -1 where it is unknown.
+        let address = |o: &Option<CString>| o.as_ref().map_or(usize::MAX, |o| o.as_ptr() as usize);
+        map.put_addr(fields.l_origin, Addr(origin.as_ref().map_or(0, address)));
+        let origin = origin.flatten();
         self.image(layout, &map, object);
         dynamic(layout, &map, object);
         hash_table(layout, &map, object);

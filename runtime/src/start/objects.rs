@@ -25,7 +25,7 @@ use loader::error::LoadError;
 use loader::file::Opened;
 use loader::image::Image;
 use loader::linker::Linker;
-use loader::object::{Kind, Object, ObjectId, Origin, BASE_NAMESPACE};
+use loader::object::{Kind, Object, ObjectId, Origin, OriginDirectory, BASE_NAMESPACE};
 use loader::program::{self, Parts, Program};
 use loader::search::finder::{self, Finder};
 use loader::static_program;
@@ -179,18 +179,22 @@ fn program_bias(headers: &[ProgramHeader], at: Addr) -> Bias {
     }
 }
 
-/// The directory of the file that is being executed, links resolved; without `/proc` what `LD_ORIGIN_PATH` says.
-#[inline(never)]
-fn executable_origin(request: &Request) -> Option<Vec<u8>> {
-    let mut buffer = [0u8; 4096];
-    match sys::read_link(c"/proc/self/exe", &mut buffer) {
-        Ok(path) if path.starts_with(b"/") => finder::origin_of(path),
-        _ => {
-            let path = request.environment.origin_path?;
+/// The directory of the file that is being executed, links resolved; without `/proc` what `LD_ORIGIN_PATH` says. The kernel is asked only
+/// where it matters: a look into `/proc` is among the dearest things that a start can do.
+fn executable_origin(request: &Request) -> OriginDirectory {
+    match request.environment.origin_path {
+        None => OriginDirectory::found_by(origin_of_this_process),
+        Some(path) => {
             let bare = path.iter().rposition(|&b| b != b'/').map_or(1, |last| last + 1).min(path.len());
-            Some(path[..bare].to_vec())
+            OriginDirectory::known(origin_of_this_process().or_else(|| Some(path[..bare].to_vec())))
         }
     }
+}
+
+fn origin_of_this_process() -> Option<Vec<u8>> {
+    let mut buffer = [0u8; 4096];
+    let path = sys::read_link(c"/proc/self/exe", &mut buffer).ok()?;
+    path.starts_with(b"/").then(|| finder::origin_of(path)).flatten()
 }
 
 /// The kernel's vDSO, if there is one.

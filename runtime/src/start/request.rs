@@ -215,7 +215,7 @@ impl Request {
         let directory = if name.contains(&b'/') {
             finder::origin_of(name.strip_prefix(b"./").unwrap_or(name))
         } else {
-            program.origin.clone()
+            program.origin.get().map(<[u8]>::to_vec)
         };
         let file = name.rsplit(|&b| b == b'/').next()?;
         CString::new([directory?.as_slice(), file].join(&b'/')).ok()
