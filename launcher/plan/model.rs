@@ -71,7 +71,7 @@ impl Plan {
         let sealed_bytes = plan.calls().map(|(range, _)| size(&range)).sum();
         // The tables lie in the interpreter's data and must not be counted twice.
         let images = plan.objects.iter().filter(|object| object.name != TABLES);
-        let bytes: u64 = images.flat_map(|object| &object.items).map(|item| size(&item.range)).sum();
+        let bytes: u64 = images.flat_map(|object| object.items.iter()).map(|item| size(&item.range)).sum();
         let total = Total {
             sealed_bytes,
             open_bytes: bytes - sealed_bytes,

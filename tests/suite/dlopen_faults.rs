@@ -21,7 +21,7 @@ const EACCES: (i32, &str) = (13, "EACCES");
 const EMFILE: (i32, &str) = (24, "EMFILE");
 
 /// Which of [`OPENINGS`] come with more errors than one: what they are refused otherwise is the same code.
-const SIMPLE: usize = 12;
+const SIMPLE: usize = 13;
 
 /// What is opened with less and less of the address space missing.
 const PRESSED: [Opening; 8] = [
@@ -51,7 +51,7 @@ const NODELETE: u32 = 0x1000;
 /// A dlopen: its name, the file, the mode, and how (`fixtures/faults/open.c`; `audited`: with an audit module).
 type Opening = (&'static str, &'static str, u32, &'static str);
 
-const OPENINGS: [Opening; 25] = [
+const OPENINGS: [Opening; 26] = [
     ("plain", "./libplain.so", NOW, ""),
     ("searched", "libplain.so", LAZY, ""),
     ("cached", "libm.so.6", NOW, ""),
@@ -64,6 +64,7 @@ const OPENINGS: [Opening; 25] = [
     ("executable stack", "./libstack.so", NOW, "thread"),
     ("large pages", "./libaligned.so", NOW, ""),
     ("text relocations", "./libtext.so", NOW, ""),
+    ("pages of slots", "./libslots.so", LAZY, ""),
     ("wide", "./libwide.so", NOW, ""),
     ("wide for ever", "./libwide.so", LAZY | NODELETE, ""),
     ("many versions", "./libversions.so", NOW, ""),
@@ -208,7 +209,8 @@ fn build_large(tree: &Path, sources: &Path) -> Result<(), String> {
     library("libpaths.so", &paths.iter().map(String::as_str).collect::<Vec<_>>())?;
     library("libdescriptors.so", &["-DDESCRIPTORS", "-mtls-dialect=gnu2"])?;
     library("libuniques.so", &["-DUNIQUES"])?;
-    library("libresolvers.so", &["-DRESOLVERS"])
+    library("libresolvers.so", &["-DRESOLVERS"])?;
+    library("libslots.so", &["-DSLOTS", "-O1", "-Wl,-z,lazy"])
 }
 
 /// What was refused, and what came of it.

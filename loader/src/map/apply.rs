@@ -5,6 +5,7 @@ use crate::map::plan::{MapPlan, Region, Source};
 use crate::map::valgrind;
 use crate::rule::{holds, Rule};
 use crate::sys::{self, Place, Prot};
+use alloc::vec::Vec;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 use rustix::fd::BorrowedFd;
@@ -176,17 +177,39 @@ pub fn make_anonymous(pages: Range<Addr>, prot: Prot) -> Result<(), Errno> {
 #[inline(never)]
 pub unsafe fn replace_data(pages: Range<Addr>) -> Result<(), Errno> {
     const SHORT: usize = 2 * PAGE_SIZE as usize;
-    let len = range_len(&pages);
     let mut buffer = MaybeUninit::<[u8; SHORT]>::uninit();
-    let copy: *mut u8 = buffer.as_mut_ptr().cast();
-    if len > SHORT {
+    if range_len(&pages) > SHORT {
         return make_anonymous(pages, Prot::READ_WRITE);
     }
-    // SAFETY: the pages are mapped readable, and the buffer is as long.
+    // SAFETY: the buffer is as long, and the rest is the caller's contract.
+    unsafe { map_over(pages, buffer.as_mut_ptr().cast()) }
+}
+
+/// As [`replace_data`], without mremap(2): glibc's loader does not call it once the program runs, and a filter of the program's may forbid it.
+///
+/// # Errors
+/// The kernel refuses, or there is no memory for a copy; the contents may be lost.
+///
+/// # Safety
+/// If it fails nothing may use the pages.
+pub unsafe fn replace_data_at_run_time(pages: Range<Addr>) -> Result<(), Errno> {
+    let mut copy: Vec<u8> = Vec::new();
+    copy.try_reserve_exact(range_len(&pages)).map_err(|_| Errno::NOMEM)?;
+    // SAFETY: the copy has room for as much, and the rest is the caller's contract.
+    unsafe { map_over(pages, copy.as_mut_ptr()) }
+}
+
+/// Maps anonymous memory over pages, with the contents that they have.
+///
+/// # Safety
+/// The pages are mapped readable, and `copy` has room for what is in them. If it fails nothing may use the pages.
+unsafe fn map_over(pages: Range<Addr>, copy: *mut u8) -> Result<(), Errno> {
+    let len = range_len(&pages);
+    // SAFETY: the caller's contract.
     unsafe { core::ptr::copy_nonoverlapping(pages.start.as_ptr::<u8>(), copy, len) };
     // SAFETY: the contents are the same in the end, and if there is none the caller gives the pages up.
     unsafe { sys::map_anonymous(Place::Replace(pages.start), len, Prot::READ_WRITE, true)? };
-    // SAFETY: the pages are mapped writable now, and the buffer holds so many bytes.
+    // SAFETY: the pages are mapped writable now, and the copy holds so many bytes.
     unsafe { core::ptr::copy_nonoverlapping(copy, pages.start.as_mut_ptr::<u8>(), len) };
     Ok(())
 }
@@ -196,7 +219,6 @@ mod tests {
     use super::*;
     use crate::elf::header::{self, ProgramHeader};
     use crate::map::plan;
-    use alloc::vec::Vec;
     use rustix::fd::AsFd;
 
     #[test]
@@ -208,8 +230,10 @@ mod tests {
                 let start = sys::map_anonymous(Place::Anywhere, len, Prot::READ_WRITE, false).expect("memory");
                 let bytes = |at: usize| start.as_mut_ptr::<u8>().add(at);
                 (0..len).for_each(|at| bytes(at).write((at % 251) as u8));
-                replace_data(start..Addr(start.0 + len)).expect("memory");
-                assert!((0..len).all(|at| bytes(at).read() == (at % 251) as u8));
+                for replace in [replace_data, replace_data_at_run_time] {
+                    replace(start..Addr(start.0 + len)).expect("memory");
+                    assert!((0..len).all(|at| bytes(at).read() == (at % 251) as u8));
+                }
                 bytes(len - 1).write(1);
                 sys::unmap(start..Addr(start.0 + len)).expect("mapped");
             }

@@ -99,7 +99,7 @@ fn log_plan(plan: &SealPlan) {
         if object.overruled {
             log::debug!(target: "seal", "{}: opts out by its note, which this level does not heed", Lossy(&object.name));
         }
-        for item in &object.items {
+        for item in object.items.iter() {
             let name = Lossy(&object.name);
             match item.open {
                 None => {

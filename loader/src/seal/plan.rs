@@ -10,9 +10,10 @@ use crate::relro::RelroPages;
 use crate::seal::tunables::{Policy, SealLevel, SealTunables};
 use crate::seal::{glob, marks};
 use crate::static_program::StaticProgram;
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::fmt;
-use core::ops::Range;
+use core::ops::{Deref, Range};
 use goblin::elf64::dynamic::DF_TEXTREL;
 
 /// What a part of an image is for.
@@ -68,13 +69,41 @@ pub enum Why {
     Static,
 }
 
+/// The parts of one object. Only those of an image take memory.
+#[derive(Clone, Debug)]
+pub enum Items {
+    /// Of an image.
+    Image(Vec<Item>),
+    /// Of what has no parts.
+    Whole(Item),
+}
+
+impl Deref for Items {
+    type Target = [Item];
+
+    fn deref(&self) -> &[Item] {
+        match self {
+            Items::Image(items) => items,
+            Items::Whole(item) => core::slice::from_ref(item),
+        }
+    }
+}
+
+impl PartialEq for Items {
+    fn eq(&self, other: &Items) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Items {}
+
 /// The plan for one object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ObjectPlan {
     /// The object's name.
-    pub name: Vec<u8>,
+    pub name: Cow<'static, [u8]>,
     /// Its parts in ascending order.
-    pub items: Vec<Item>,
+    pub items: Items,
     /// Whether its note asks that it not be sealed, and the level does not heed that.
     pub overruled: bool,
 }
@@ -141,21 +170,22 @@ impl SealPlan {
         }
         // Level 1 would have left it open.
         let overruled = level == SealLevel::Enforced && whole.is_none() && marks::opts_out(headers, image);
-        self.objects.push(ObjectPlan { name: name.to_vec(), items, overruled });
+        self.objects.push(ObjectPlan { name: Cow::Owned(name.to_vec()), items: Items::Image(items), overruled });
     }
 
     /// Plans a range without parts.
-    pub fn add_range(&mut self, name: &[u8], range: Range<Addr>, open: Option<Why>) {
-        let items = alloc::vec![Item { range, part: Part::Whole, open }];
-        self.objects.push(ObjectPlan { name: name.to_vec(), items, overruled: false });
+    pub fn add_range(&mut self, name: &'static [u8], range: Range<Addr>, open: Option<Why>) {
+        let items = Items::Whole(Item { range, part: Part::Whole, open });
+        self.objects.push(ObjectPlan { name: Cow::Borrowed(name), items, overruled: false });
     }
 
     /// Leaves of each object only what is sealed, its neighbouring parts as one. The calls are the same, and found faster.
     pub fn merge(&mut self) {
         for object in &mut self.objects {
-            object.items.retain(|item| item.open.is_none());
-            object.items.sort_unstable_by_key(|item| item.range.start);
-            object.items.dedup_by(|next, before| {
+            let Items::Image(items) = &mut object.items else { continue };
+            items.retain(|item| item.open.is_none());
+            items.sort_unstable_by_key(|item| item.range.start);
+            items.dedup_by(|next, before| {
                 let touches = next.range.start <= before.range.end;
                 if touches {
                     before.range.end = before.range.end.max(next.range.end);
@@ -190,7 +220,7 @@ impl SealPlan {
     fn sealed(&self) -> impl Iterator<Item = (Range<Addr>, &[u8])> {
         self.objects.iter().flat_map(|object| {
             let sealed = object.items.iter().filter(|item| item.open.is_none());
-            sealed.map(|item| (item.range.clone(), object.name.as_slice()))
+            sealed.map(|item| (item.range.clone(), &*object.name))
         })
     }
 }
@@ -364,13 +394,13 @@ mod tests {
         let plan = SealPlan {
             objects: alloc::vec![
                 ObjectPlan {
-                    name: b"b".to_vec(),
-                    items: alloc::vec![item(0x3000, 0x4000, None), item(0x4000, 0x5000, Some(Why::Data))],
+                    name: b"b"[..].into(),
+                    items: Items::Image(alloc::vec![item(0x3000, 0x4000, None), item(0x4000, 0x5000, Some(Why::Data))]),
                     overruled: false,
                 },
                 ObjectPlan {
-                    name: b"a".to_vec(),
-                    items: alloc::vec![item(0x1000, 0x2000, None), item(0x2000, 0x3000, None)],
+                    name: b"a"[..].into(),
+                    items: Items::Image(alloc::vec![item(0x1000, 0x2000, None), item(0x2000, 0x3000, None)]),
                     overruled: false,
                 },
             ],
@@ -388,8 +418,8 @@ mod tests {
     #[test]
     fn calls_are_by_address_and_do_not_meet() {
         let object = |name: &[u8], items: &[(usize, usize)]| ObjectPlan {
-            name: name.to_vec(),
-            items: items.iter().map(|&(start, end)| item(start, end, None)).collect(),
+            name: name.to_vec().into(),
+            items: Items::Image(items.iter().map(|&(start, end)| item(start, end, None)).collect()),
             overruled: false,
         };
         // The second lies in a hole of the first, the third within the second, and nothing beside the last.

@@ -12,7 +12,7 @@ use loader::addr::Addr;
 use loader::error::LoadError;
 use loader::got;
 use loader::linker::Linker;
-use loader::map::apply::make_anonymous;
+use loader::map::apply::replace_data_at_run_time;
 use loader::memory;
 use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage};
 use loader::reloc::{self, Binder, Deferred, PltMode, Services};
@@ -191,7 +191,8 @@ pub fn protect(object: &Object, level: SealLevel) -> Result<(), LoadError> {
     };
     let pages = object.image.run_time(&slots);
     let protect = || {
-        make_anonymous(pages.clone(), Prot::READ_WRITE)?;
+        // SAFETY: if it fails the object is given up, or the process ends.
+        unsafe { replace_data_at_run_time(pages.clone())? };
         // SAFETY: the last snapshot says that these slots are not to be written.
         unsafe { sys::protect(pages.clone(), Prot::READ) }
     };
