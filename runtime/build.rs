@@ -25,6 +25,8 @@ fn main() {
         // libc.so.6 needs an object of this name, and versions of it.
         "-Wl,-soname,ld-linux-x86-64.so.2",
         "-Wl,--export-dynamic",
+        // Nothing but valgrind's tools looks for it.
+        "-Wl,--undefined=index",
         &map,
     ];
     for flag in flags {

@@ -10,6 +10,7 @@ use conformance::loader::SYSTEM;
 use conformance::process::{capture, Ending, Outcome};
 use conformance::{requirement, suite, Level, Loader};
 use libtest_mimic::{Completion, Failed, Trial};
+use object::{Object, ObjectSymbol, SymbolKind};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -181,7 +182,20 @@ fn trials(loader: &Loader) -> Vec<Trial> {
         Trial::ignorable_test(format!("{} {level}", tool.name), move || tool.check(&loader, level))
     };
     let compared = TOOLS.iter().flat_map(|tool| tool.levels.iter().map(move |&level| trial(tool, level)));
-    compared.chain(checkpoint::trials(loader)).collect()
+    let interpreter = loader.interpreter.clone();
+    let symbols = Trial::test("symbols that valgrind looks for", move || Ok(has_symbols(&interpreter)?));
+    compared.chain(checkpoint::trials(loader)).chain([symbols]).collect()
+}
+
+/// valgrind's tools put functions of their own in the place of these, which they find in the symbol table of a file with the loader's soname.
+fn has_symbols(interpreter: &Path) -> Result<(), String> {
+    let bytes = fs::read(interpreter).map_err(|e| e.to_string())?;
+    let file = object::File::parse(&*bytes).map_err(|e| e.to_string())?;
+    let has = |name: &str| file.symbols().any(|symbol| symbol.kind() == SymbolKind::Text && symbol.name() == Ok(name));
+    match ["strlen", "index"].into_iter().find(|name| !has(name)) {
+        None => Ok(()),
+        Some(name) => Err(format!("{name} is not in .symtab")),
+    }
 }
 
 impl Tool {
