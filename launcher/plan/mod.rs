@@ -16,7 +16,7 @@ use crate::run::{self, Refusal, Start};
 use crate::{interpreter, sys};
 use loader::addr::VAddr;
 use loader::error::{LoadError, Lossy};
-use loader::file::{self, OpenError, Opened};
+use loader::file::{self, Occasion, OpenError, Opened};
 use loader::object::{Kind, Object};
 use loader::program::{self, Parts, Preloads, Program};
 use loader::seal::marks;
@@ -190,7 +190,7 @@ fn own_interpreter() -> Result<(Box<Object>, Range<VAddr>), Failure> {
     let own = |text: String| Failure::Own(format!("{}: {text}", interpreter::NAME));
     let (file, name) = interpreter::open().map_err(own)?;
     let opened = file::check(name.clone(), file).map_err(OpenError::into_error)?;
-    let mut object = file::load(opened, Kind::Interpreter, name.as_bytes(), ImageMemory::File)?;
+    let mut object = file::load(opened, Kind::Interpreter, name.as_bytes(), ImageMemory::File, Occasion::Start)?;
     let tables = interpreter::tables().ok_or_else(|| own("its tables have no symbol".into()))?;
     object.file = None;
     Ok((program::as_interpreter(object), tables))

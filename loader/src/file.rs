@@ -4,7 +4,8 @@ use crate::addr::Bias;
 use crate::elf::header::{self, FileHeader, ProgramHeader, PHDR_SIZE};
 use crate::error::{LoadError, Lossy, Reason};
 use crate::image::Image;
-use crate::map::{apply, plan};
+use crate::map::apply::{self, Refused};
+use crate::map::plan;
 use crate::memory;
 use crate::object::{Kind, Object, Origin};
 use crate::seal::tunables::ImageMemory;
@@ -12,7 +13,7 @@ use crate::sys::{self, FileStatus};
 use alloc::boxed::Box;
 use alloc::ffi::CString;
 use alloc::vec::Vec;
-use goblin::elf64::dynamic::DF_1_PIE;
+use goblin::elf64::dynamic::{DF_1_NOOPEN, DF_1_PIE};
 use goblin::elf64::header::ET_EXEC;
 use goblin::elf64::program_header::PT_DYNAMIC;
 use rustix::fd::{AsFd, OwnedFd};
@@ -21,6 +22,15 @@ use rustix::io::Errno;
 /// How much of a file is read at once: with fourteen program headers, as libc.so.6 has, the ELF header and the program headers do
 /// not fit into much less.
 const FIRST_READ: usize = 2048;
+
+/// What a file is loaded for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Occasion {
+    /// The start of a program.
+    Start,
+    /// A dlopen, which may not load an object with DF_1_NOOPEN.
+    Dlopen,
+}
 
 /// A file that was opened and whose headers are those of a loadable object.
 pub struct Opened {
@@ -140,7 +150,13 @@ fn has_dynamic(headers: &[ProgramHeader]) -> bool {
 /// What can't be mapped or parsed; nothing stays mapped then.
 ///
 /// `asked` is the name by which complaints call the file.
-pub fn load(opened: Opened, kind: Kind, asked: &[u8], memory: ImageMemory) -> Result<Box<Object>, LoadError> {
+pub fn load(
+    opened: Opened,
+    kind: Kind,
+    asked: &[u8],
+    memory: ImageMemory,
+    occasion: Occasion,
+) -> Result<Box<Object>, LoadError> {
     let Opened { path, fd, status, header, headers } = opened;
     let complain = |reason| LoadError::new(asked, reason);
     if kind == Kind::Library && header.e_type == ET_EXEC {
@@ -158,6 +174,9 @@ pub fn load(opened: Opened, kind: Kind, asked: &[u8], memory: ImageMemory) -> Re
     if kind == Kind::Library && object.dynamic.has_flag_1(DF_1_PIE) {
         return Err(complain(Reason::Fault("cannot dynamically load position-independent executable")));
     }
+    if occasion == Occasion::Dlopen && object.dynamic.has_flag_1(DF_1_NOOPEN) {
+        return Err(complain(Reason::Fault("shared object cannot be dlopen()ed")));
+    }
     mapped.keep();
     Ok(object)
 }
@@ -173,20 +192,21 @@ pub fn map(
     asked: &[u8],
     memory: ImageMemory,
 ) -> Result<apply::MappedImage, LoadError> {
-    let system = |errno| LoadError::system(asked, "failed to map segment from shared object", errno);
+    // As in glibc 2.36 without the reason.
+    let refused = |refused: Refused| LoadError::fault(asked, refused.what);
     if memory == ImageMemory::File {
-        return apply::map_image(fd.as_fd(), &plan).map_err(system);
+        return apply::map_image(fd.as_fd(), &plan).map_err(refused);
     }
     match apply::map_image(fd.as_fd(), &plan.clone().copied(file_size)) {
         // What refuses it: PR_SET_MDWE, or a security module (execmem).
-        Err(errno @ (Errno::ACCESS | Errno::PERM)) if memory == ImageMemory::Anonymous => {
+        Err(Refused { errno: errno @ (Errno::ACCESS | Errno::PERM), .. }) if memory == ImageMemory::Anonymous => {
             Err(LoadError::system(asked, NO_ANONYMOUS_TEXT, errno))
         }
-        Err(errno @ (Errno::ACCESS | Errno::PERM)) => {
+        Err(Refused { errno: errno @ (Errno::ACCESS | Errno::PERM), .. }) => {
             log::debug!(target: "seal", "{}: {NO_ANONYMOUS_TEXT}: {}", Lossy(asked), crate::errno::text(errno));
-            apply::map_image(fd.as_fd(), &plan).map_err(system)
+            apply::map_image(fd.as_fd(), &plan).map_err(refused)
         }
-        other => other.map_err(system),
+        other => other.map_err(refused),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::addr::Addr;
 use crate::elf::dynamic::{self, DependencyKind};
 use crate::elf::version::Need;
 use crate::error::{LoadError, Lossy, Reason};
-use crate::file::{self, Opened};
+use crate::file::{self, Occasion, Opened};
 use crate::lookup::UniqueSymbols;
 use crate::memory;
 use crate::object::{Kind, NamespaceId, Object, ObjectId, ObjectTable, OriginDirectory, BASE_NAMESPACE};
@@ -53,6 +53,8 @@ pub struct Transaction {
     pub added: Vec<ObjectId>,
     /// Whether it has let the interpreter into the namespace.
     pub stood_in: bool,
+    /// What its files are loaded for.
+    pub occasion: Occasion,
 }
 
 impl Default for Linker {
@@ -208,7 +210,7 @@ impl Linker {
         let headers = opened.headers.len().saturating_mul(HEADER_ROOM);
         memory::ensure(headers.saturating_add(memory::STEP)).map_err(|_| no_memory(name))?;
         log::debug!(target: "files", "file={} [{at}];  generating link map", Lossy(name));
-        let mut object = file::load(opened, Kind::Library, name, self.memory)?;
+        let mut object = file::load(opened, Kind::Library, name, self.memory, transaction.occasion)?;
         object.log_place();
         object.origin = OriginDirectory::known(finder::origin_of(object.name.to_bytes()));
         object.loader = asker;
@@ -559,9 +561,14 @@ impl BreadthFirst {
 }
 
 impl Transaction {
-    /// Begins a transaction in a namespace.
+    /// Begins a transaction of the start in a namespace.
     pub fn new(namespace: NamespaceId) -> Transaction {
-        Transaction { namespace, added: Vec::new(), stood_in: false }
+        Transaction { namespace, added: Vec::new(), stood_in: false, occasion: Occasion::Start }
+    }
+
+    /// Begins one of a dlopen.
+    pub fn of_dlopen(namespace: NamespaceId) -> Transaction {
+        Transaction { occasion: Occasion::Dlopen, ..Transaction::new(namespace) }
     }
 
     /// Takes back all that it has added, the latest first.

@@ -306,7 +306,7 @@ impl Object {
         self.references.as_deref().unwrap_or_default()
     }
 
-    /// Whether it is part of the start-up closure.
+    /// Whether it is part of the start-up closure: it looks its symbols up where the program does.
     pub fn is_of_the_start(&self) -> bool {
         self.local_scope.is_empty()
     }

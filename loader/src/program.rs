@@ -4,7 +4,7 @@
 use crate::addr::{Addr, Bias, VAddr};
 use crate::elf::header::{self, ProgramHeader};
 use crate::error::{LoadError, Lossy, Reason};
-use crate::file::{self, Opened};
+use crate::file::{self, Occasion, Opened};
 use crate::image::Image;
 use crate::linker::{Linker, Transaction};
 use crate::object::{Kind, Object, ObjectId, ObjectTable, Origin, OriginDirectory, Stage, BASE_NAMESPACE};
@@ -172,7 +172,7 @@ pub fn executable(
     memory: ImageMemory,
 ) -> Result<Box<Object>, LoadError> {
     log::debug!(target: "files", "file={} [0];  generating link map", Lossy(name.to_bytes()));
-    let mut object = file::load(opened, Kind::Executable, name.to_bytes(), memory)?;
+    let mut object = file::load(opened, Kind::Executable, name.to_bytes(), memory, Occasion::Start)?;
     object.log_place();
     object.origin = OriginDirectory::known(origin);
     object.name = CString::default();

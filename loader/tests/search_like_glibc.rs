@@ -39,6 +39,7 @@ fn walk<'p>(
             Candidate::Probe => lookup.answer(directories, exists(&buffer)),
             Candidate::File { .. } => files.push(Some(buffer.clone())),
             Candidate::Cache { .. } => files.push(None),
+            Candidate::Directory(_) => {}
         }
     }
     files

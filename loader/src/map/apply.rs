@@ -36,8 +36,39 @@ impl Drop for MappedImage {
     }
 }
 
+/// What the kernel refuses of an image.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refused {
+    /// glibc's words for the step.
+    pub what: &'static str,
+    /// Why.
+    pub errno: Errno,
+}
+
+/// glibc's words for memory that a segment can't have.
+pub const NO_SEGMENT: &str = "failed to map segment from shared object";
+
 /// Maps the image of `fd` as planned.
-pub fn map_image(fd: BorrowedFd<'_>, plan: &MapPlan) -> Result<MappedImage, Errno> {
+///
+/// # Errors
+/// The first step that the kernel refuses; nothing stays mapped then.
+pub fn map_image(fd: BorrowedFd<'_>, plan: &MapPlan) -> Result<MappedImage, Refused> {
+    let no_segment = |errno| Refused { what: NO_SEGMENT, errno };
+    let (image, rest) = map_first(fd, plan).map_err(no_segment)?;
+    if valgrind::runs_this() {
+        show_writable_segment(fd, image.bias, plan).map_err(no_segment)?;
+    }
+    for region in rest {
+        map_region(fd, image.bias, region).map_err(|errno| match region.source {
+            Source::Zero => Refused { what: "cannot map zero-fill pages", errno },
+            Source::File { .. } | Source::Copy { .. } => no_segment(errno),
+        })?;
+    }
+    Ok(image)
+}
+
+/// Maps what claims the span of an image; the regions that are still to be mapped over it.
+fn map_first<'p>(fd: BorrowedFd<'_>, plan: &'p MapPlan) -> Result<(MappedImage, &'p [Region]), Errno> {
     let len = usize::try_from(plan.len()).map_err(|_| Errno::NOMEM)?;
     let mut rest = plan.regions.as_slice();
     let range = match plan.regions.first() {
@@ -53,14 +84,7 @@ pub fn map_image(fd: BorrowedFd<'_>, plan: &MapPlan) -> Result<MappedImage, Errn
         }
         _ => reserve(plan, len)?,
     };
-    let image = MappedImage { bias: Bias::between(range.start, plan.span.start), range, owned: true };
-    if valgrind::runs_this() {
-        show_writable_segment(fd, image.bias, plan)?;
-    }
-    for region in rest {
-        map_region(fd, image.bias, region)?;
-    }
-    Ok(image)
+    Ok((MappedImage { bias: Bias::between(range.start, plan.span.start), range, owned: true }, rest))
 }
 
 /// Maps the writable segment from the file, which [`valgrind`] wants to see before its regions are mapped.

@@ -7,6 +7,7 @@
 use crate::addr::{VAddr, PAGE_SIZE};
 use crate::elf::header::ProgramHeader;
 use crate::error::Reason;
+use crate::map::apply::NO_SEGMENT;
 use crate::relro::{self, RelroPages};
 use crate::rule::{holds, Rule};
 use crate::sys::Prot;
@@ -76,6 +77,12 @@ pub fn plan(e_type: u16, headers: &[ProgramHeader], file_size: u64) -> Result<Ma
         return Err(Reason::Fault("object file has no loadable segments"));
     }
     segments.retain(|s| s.mem.start < s.mem.end);
+    if let [first, .., last] = segments.as_slice() {
+        // glibc asks for the memory from the first segment to the last before it looks at what is between.
+        if last.mem.end <= first.pages.start {
+            return Err(Reason::Fault(NO_SEGMENT));
+        }
+    }
     for pair in segments.windows(2) {
         if pair[1].pages.start < pair[0].pages.end {
             return Err(disorder(e_type, &segments, pair[1].mem.start));
@@ -134,11 +141,9 @@ impl Segment {
             return Err(bad("ELF load command with more bytes in the file than in memory"));
         }
         let start = VAddr(h.p_vaddr);
-        let end = start.checked_add(h.p_memsz).ok_or(bad("ELF load command outside the address space"))?;
-        let page_end = end.page_ceil().ok_or(bad("ELF load command outside the address space"))?;
-        if page_end.0 > USER_SPACE_END {
-            return Err(bad("ELF load command outside the address space"));
-        }
+        // There is no such memory.
+        let end = start.checked_add(h.p_memsz).ok_or(Reason::Fault(NO_SEGMENT))?;
+        let page_end = end.page_ceil().filter(|end| end.0 <= USER_SPACE_END).ok_or(Reason::Fault(NO_SEGMENT))?;
         if h.p_offset.checked_add(h.p_filesz).is_none_or(|e| h.p_filesz > 0 && e > file_size) {
             return Err(Reason::Fault("file too short"));
         }
@@ -296,6 +301,12 @@ mod tests {
         assert_eq!(over(&[]), Reason::Fault("object file has no loadable segments"));
         over(&[load(4, 0, 0x1000, 0x1000, 0x1000), load(4, 0, 0, 0x1000, 0x1000)]);
         over(&[load(4, 0, 0, 0x1001, 0x1001), load(4, 0x1000, 0x1000, 0x1000, 0x1000)]);
+        let fault = Reason::Fault("failed to map segment from shared object");
+        assert_eq!(over(&[load(4, 0, 0, 0x800, 0x800), load(4, 0, u64::MAX - 0x1fff, 0x800, 0x800)]), fault);
+        assert_eq!(
+            over(&[load(4, 0, 0x3000, 0x800, 0x800), load(6, 0, 0x8000, 8, 8), load(4, 0, 0, 0x800, 0x800)]),
+            fault
+        );
         over(&[load(4, 0, 0, 0x2000, 0x1000)]);
         over(&[load(4, 0, 0, 0x20000, 0x20000)]);
         over(&[load(4, 0, u64::MAX - 0xfff, 0, 0x2000)]);

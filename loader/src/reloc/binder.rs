@@ -7,7 +7,7 @@ use crate::elf::version::{Version, Wanted};
 use crate::error::{LoadError, Lossy, Reason};
 use crate::lookup::{self, Class, Definition, Query, Scope, UniqueSymbols, SHN_ABS};
 use crate::memory;
-use crate::object::{NamespaceId, Object, ObjectId, ObjectTable};
+use crate::object::{Kind, NamespaceId, Object, ObjectId, ObjectTable};
 use crate::rule::{holds, Rule};
 use crate::statistics::{LOOKUPS, REMEMBERED};
 use alloc::vec::Vec;
@@ -226,8 +226,10 @@ impl<'o> Binding<'_, 'o> {
         let scope = self.own_scope.as_ref().unwrap_or(&self.binder.scope);
         let found = scope.find(&query, self.binder.unique);
         if log::log_enabled!(target: "symbols", log::Level::Trace) && !self.is_told.get() {
+            // A copy is not looked for in the program, which is to have it.
+            let is_searched = |id: &ObjectId| class != Class::Copy || self.binder.objects[*id].kind != Kind::Executable;
             log_search(
-                scope.ids().map(|id| (id, self.binder.objects[id].display_name())),
+                scope.ids().filter(is_searched).map(|id| (id, self.binder.objects[id].display_name())),
                 name,
                 found,
                 self.object.namespace,

@@ -329,7 +329,11 @@ impl Pass<'_, '_, '_> {
         match kind(rela) {
             reloc::R_X86_64_NONE => Ok(()),
             reloc::R_X86_64_RELATIVE => self.store(at, self.image.bias.run_time(VAddr(addend)).0 as u64),
-            reloc::R_X86_64_IRELATIVE | reloc::R_X86_64_COPY => self.defer(wait, deferred),
+            reloc::R_X86_64_IRELATIVE => self.defer(wait, deferred),
+            reloc::R_X86_64_COPY => {
+                self.tell_copy(rela)?;
+                self.defer(wait, deferred)
+            }
             reloc::R_X86_64_GLOB_DAT | reloc::R_X86_64_64 => self.address(rela, Class::Data, deferred),
             reloc::R_X86_64_JUMP_SLOT => self.address(rela, Class::Plt, deferred),
             reloc::R_X86_64_32 | reloc::R_X86_64_PC32 => {
@@ -465,10 +469,18 @@ impl Pass<'_, '_, '_> {
         Ok(unsafe { self.services.call_resolver(resolver) })
     }
 
+    /// Tells `LD_DEBUG` of a copy that is made later, in its place among the relocations of the object.
+    fn tell_copy(&self, rela: &Rela) -> Result<(), LoadError> {
+        if ["symbols", "bindings"].iter().any(|target| log::log_enabled!(target: target, log::Level::Trace)) {
+            self.binding.resolve(symbol_index(rela), Class::Copy)?;
+        }
+        Ok(())
+    }
+
     /// `R_X86_64_COPY`: the initial value of a variable moves from its library into the executable.
     fn copy(&self, rela: &Rela) -> Result<(), LoadError> {
         let index = symbol_index(rela);
-        let resolved = self.binding.resolve(index, Class::Copy)?;
+        let resolved = self.binding.resolve_again(index, Class::Copy)?;
         let (Some((_, definer, Some(original))), Some(reference)) =
             (self.binding.definer(&resolved), self.object.symbols.get(index))
         else {

@@ -42,7 +42,11 @@ pub(super) enum Presence {
 #[derive(Debug, Clone)]
 pub struct Directories {
     pub(super) tree: Vec<Subdirectory>,
+    /// The nodes that are searched, as `LD_DEBUG=libs` lists them: one whose path comes about in several ways so often.
+    listed: Vec<usize>,
     known: Vec<Directory>,
+    /// What has named them first; only kept for `LD_DEBUG`.
+    mentions: Vec<(DirectoryId, Mention)>,
 }
 
 #[derive(Debug, Clone)]
@@ -50,6 +54,13 @@ struct Directory {
     /// With a slash at its end, or empty: the working directory.
     path: Vec<u8>,
     presence: Vec<Presence>,
+}
+
+/// Where a directory was named: which kind of search path, and the object whose it is, if any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mention {
+    pub(super) what: &'static str,
+    pub(super) object: Option<Vec<u8>>,
 }
 
 /// A node of the tree of capability subdirectories. Nodes stand in search order, those that are not searched at the end.
@@ -67,7 +78,8 @@ impl Directories {
     /// No directory known yet; `hwcaps` decides the subdirectories.
     #[must_use]
     pub fn new(hwcaps: &Hwcaps<'_>) -> Self {
-        Directories { tree: subdirectories(hwcaps), known: Vec::new() }
+        let (tree, listed) = subdirectories(hwcaps);
+        Directories { tree, listed, known: Vec::new(), mentions: Vec::new() }
     }
 
     /// The searched subdirectories in search order, each with a slash at its end; the last is empty, the directory itself.
@@ -167,14 +179,19 @@ impl Directories {
         itself.is_some_and(|node| self.presence(directory, node) == Presence::Missing)
     }
 
-    /// What of a list may be searched, subdirectories and all, as `LD_DEBUG=libs` shows it: separated by colons.
-    pub(super) fn shown(&self, list: &SearchList) -> Vec<u8> {
+    /// What of a list may be searched, subdirectories and all, as `LD_DEBUG=libs` shows it: separated by colons, and as far as the
+    /// directories were first named in the same kind of path.
+    pub(super) fn shown(&self, list: &[DirectoryId]) -> Vec<u8> {
         let mut shown: Vec<u8> = Vec::new();
         let mut path = Vec::new();
         let mut separator = false;
-        for directory in list.directories() {
-            let searched = self.tree.iter().enumerate().filter(|(_, node)| node.searched);
-            for (node, _) in searched.filter(|&(node, _)| self.presence(directory, node) != Presence::Missing) {
+        let what = |id: DirectoryId| self.named_by(id).map(|mention| mention.what);
+        let first = list.first().copied().and_then(what);
+        for directory in list.iter().copied().take_while(|id| what(*id) == first) {
+            let is_missing = |node: usize| self.presence(directory, node) == Presence::Missing;
+            let below_missing = |node: &Subdirectory| node.ancestors.iter().any(|&above| is_missing(above));
+            let is_left_out = |node: usize| is_missing(node) || self.tree.get(node).is_some_and(below_missing);
+            for node in self.listed.iter().copied().filter(|node| !is_left_out(*node)) {
                 self.write(directory, node, &mut path);
                 if core::mem::replace(&mut separator, true) {
                     shown.push(b':');
@@ -184,6 +201,20 @@ impl Directories {
             }
         }
         shown
+    }
+
+    /// Notes what has named the directories of a list, of those that nothing has named before.
+    pub(super) fn mention(&mut self, list: &SearchList, what: &'static str, object: Option<&[u8]>) {
+        for directory in list.directories() {
+            if self.named_by(directory).is_none() {
+                self.mentions.push((directory, Mention { what, object: object.map(<[u8]>::to_vec) }));
+            }
+        }
+    }
+
+    /// What has named a directory first.
+    pub(super) fn named_by(&self, directory: DirectoryId) -> Option<&Mention> {
+        self.mentions.iter().find(|(id, _)| *id == directory).map(|(_, mention)| mention)
     }
 
     pub(super) fn learn(&mut self, directory: DirectoryId, node: usize, presence: Presence) {
@@ -200,8 +231,9 @@ impl Directories {
     }
 }
 
-/// `glibc-hwcaps/NAME/` for every name, then every selection of the legacy components, fuller ones first, then nothing.
-fn subdirectories(hwcaps: &Hwcaps<'_>) -> Vec<Subdirectory> {
+/// `glibc-hwcaps/NAME/` for every name, then every selection of the legacy components, fuller ones first, then nothing. Each is a node
+/// once; the second list has its place in the first as often as it comes.
+fn subdirectories(hwcaps: &Hwcaps<'_>) -> (Vec<Subdirectory>, Vec<usize>) {
     let mut paths: Vec<(Vec<u8>, bool)> = Vec::new();
     for name in hwcaps.names() {
         let mut path = b"glibc-hwcaps/".to_vec();
@@ -209,6 +241,7 @@ fn subdirectories(hwcaps: &Hwcaps<'_>) -> Vec<Subdirectory> {
         path.push(b'/');
         paths.push((path, true));
     }
+    let mut listed: Vec<usize> = (0..paths.len()).collect();
     let components = hwcaps.legacy_components();
     let count = components.len().min(8);
     for selection in (0..1usize << count).rev() {
@@ -219,7 +252,9 @@ fn subdirectories(hwcaps: &Hwcaps<'_>) -> Vec<Subdirectory> {
             path.push(b'/');
         }
         // The platform may have the name of a capability.
-        if !paths.iter().any(|(known, _)| *known == path) {
+        let known = paths.iter().position(|(known, _)| *known == path);
+        listed.push(known.unwrap_or(paths.len()));
+        if known.is_none() {
             paths.push((path, true));
         }
     }
@@ -234,7 +269,7 @@ fn subdirectories(hwcaps: &Hwcaps<'_>) -> Vec<Subdirectory> {
         nodes
     };
     let nodes = paths.iter().map(|(path, searched)| (above(path), path.clone(), *searched));
-    nodes.map(|(ancestors, path, searched)| Subdirectory { path, ancestors, searched }).collect()
+    (nodes.map(|(ancestors, path, searched)| Subdirectory { path, ancestors, searched }).collect(), listed)
 }
 
 #[cfg(test)]
@@ -268,5 +303,18 @@ mod tests {
         let directories = Directories::new(&Hwcaps::new(machine, None, None));
         let all: Vec<&[u8]> = directories.subdirectories().collect();
         assert_eq!(all, [&b"glibc-hwcaps/x86-64-v2/"[..], b"tls/x86_64/", b"tls/", b"x86_64/", b""]);
+    }
+
+    #[test]
+    fn a_platform_named_as_a_capability_is_shown_twice_and_searched_once() {
+        let machine =
+            Machine { platform: Some(b"x86_64"), hwcap: 2, legacy_subdirectories: true, ..Machine::default() };
+        let mut directories = Directories::new(&Hwcaps::new(machine, None, None));
+        assert_eq!(directories.subdirectories().count(), 6);
+        let list = directories.list([b"/a"]);
+        let text = directories.shown(&list.0);
+        let text = core::str::from_utf8(&text).unwrap();
+        let legacy = "/a/tls/x86_64/x86_64:/a/tls/x86_64:/a/tls/x86_64:/a/tls:/a/x86_64/x86_64:/a/x86_64:/a/x86_64:/a";
+        assert_eq!(text, legacy);
     }
 }

@@ -7,7 +7,7 @@ use crate::memory;
 use crate::object::{Kind, Object, ObjectId, ObjectTable};
 use crate::rule::{holds, Rule};
 use crate::search::cache::{Cache, Ranking};
-use crate::search::directories::{Directories, SearchList};
+use crate::search::directories::{Directories, DirectoryId, Mention, SearchList};
 use crate::search::dst::{self, Tokens};
 use crate::search::hwcaps::Hwcaps;
 use crate::search::lookup::{Candidate, CommonPaths, Lookup, ObjectPaths, Source};
@@ -107,6 +107,13 @@ pub struct SearchParts {
 /// Memory for the text of a name with its tokens replaced, and for some copies.
 fn room_for_name(name: &[u8], tokens: &Tokens<'_>) -> usize {
     tokens.room_for(name).saturating_mul(8).saturating_add(memory::STEP)
+}
+
+/// Notes what names the directories of a list, for `LD_DEBUG=libs`.
+fn mention(directories: &mut Directories, list: &SearchList, what: &'static str, object: Option<&[u8]>) {
+    if log::log_enabled!(target: "libs", log::Level::Debug) {
+        directories.mention(list, what, object);
+    }
 }
 
 /// Names a file after `library`.
@@ -329,19 +336,24 @@ impl Finder {
 
     /// Makes the search paths of the asking object and of everybody who led to it.
     fn prepare(&mut self, asker: Option<ObjectId>, executable: Option<ObjectId>, objects: &ObjectTable) {
-        if !core::mem::replace(&mut self.library_path_ready, true) {
-            if let Some(list) = self.options.library_path.clone().filter(|list| !list.is_empty()) {
-                let tokens = self.tokens(executable.map(|id| &objects[id]), [list.as_slice()]);
-                self.common.library_path = self.directories.library_path(&list, &tokens);
-            }
+        let is_first = !core::mem::replace(&mut self.library_path_ready, true);
+        if is_first {
+            mention(&mut self.directories, &self.common.default, "system search path", None);
+        }
+        if let Some(id) = executable {
+            self.prepare_object(id, &objects[id]);
+        }
+        let list = if is_first { self.options.library_path.clone() } else { None };
+        if let Some(list) = list.filter(|list| !list.is_empty()) {
+            let tokens = self.tokens(executable.map(|id| &objects[id]), [list.as_slice()]);
+            self.common.library_path = self.directories.library_path(&list, &tokens);
+            let from = self.options.library_path_from;
+            mention(&mut self.directories, &self.common.library_path, from, None);
         }
         let mut next = asker;
         while let Some(id) = next {
             self.prepare_object(id, &objects[id]);
             next = objects[id].loader;
-        }
-        if let Some(id) = executable {
-            self.prepare_object(id, &objects[id]);
         }
     }
 
@@ -385,6 +397,8 @@ impl Finder {
             Default::default()
         };
         let runpath = list(dynamic.runpath);
+        mention(&mut self.directories, &rpath, "RPATH", Some(object.display_name()));
+        mention(&mut self.directories, &runpath, "RUNPATH", Some(object.display_name()));
         let paths = ObjectPaths {
             rpath,
             runpath,
@@ -394,21 +408,15 @@ impl Finder {
         self.paths.insert(id, paths);
     }
 
-    /// Tells `LD_DEBUG=libs` which directories come next.
-    fn log_list(&self, source: Source, list: &SearchList, asker: Option<ObjectId>, objects: &ObjectTable) {
+    /// Tells `LD_DEBUG=libs` which directories come next, the first of which is `directory`, and what has named that: as in glibc where
+    /// it was first named.
+    fn log_list(&self, list: &[DirectoryId], directory: DirectoryId) {
         let directories = self.directories.shown(list);
         let directories = Lossy(&directories);
-        let chain = core::iter::successors(asker, |id| objects[*id].loader);
-        let (what, owner) = match source {
-            Source::Rpath(index) => ("RPATH", chain.chain(self.executable).nth(index)),
-            Source::Runpath => ("RUNPATH", asker),
-            Source::LibraryPath => (self.options.library_path_from, None),
-            Source::Default => ("system search path", None),
-        };
-        match owner {
-            Some(id) => {
-                let file = Lossy(objects[id].display_name());
-                log::debug!(target: "libs", " search path={directories}\t\t({what} from file {file})");
+        let Some(Mention { what, object }) = self.directories.named_by(directory) else { return };
+        match object {
+            Some(object) => {
+                log::debug!(target: "libs", " search path={directories}\t\t({what} from file {})", Lossy(object));
             }
             None => log::debug!(target: "libs", " search path={directories}\t\t({what})"),
         }
@@ -431,19 +439,25 @@ impl Finder {
             .map(|paths| ObjectPaths { rpath: paths.runpath.clone(), ..paths.clone() });
         let mut lookup =
             Lookup::new(name, chain, lent.as_ref().or(executable), &self.common).files_first(self.watcher.is_some());
+        lookup = lookup.telling(log::log_enabled!(target: "libs", log::Level::Debug));
         if privileged {
             lookup = lookup.without_cache();
         }
         let mut buffer = Vec::with_capacity(128);
         let mut shown = None;
         while let Some(candidate) = lookup.next(&mut self.directories, &mut buffer) {
-            if log::log_enabled!(target: "libs", log::Level::Debug) {
-                if let Some((source, list)) = lookup.list().filter(|(source, _)| shown != Some(*source)) {
-                    shown = Some(source);
-                    self.log_list(source, list, asker, objects);
-                }
-            }
             let path = match candidate {
+                Candidate::Directory(directory) => {
+                    let Some((source, list)) = lookup.list() else { continue };
+                    let what = self.directories.named_by(directory).map(|mention| mention.what);
+                    // As glibc, which forgets a list of nothing but missing directories, unless it is this one.
+                    let counts =
+                        source == Source::LibraryPath || !list.iter().all(|id| self.directories.is_missing(*id));
+                    if shown.replace((source, what)) != Some((source, what)) && counts {
+                        self.log_list(list, directory);
+                    }
+                    continue;
+                }
                 Candidate::Probe => {
                     let exists = sys::is_directory(&c_string(&buffer)?).unwrap_or(false);
                     lookup.answer(&mut self.directories, exists);

@@ -58,6 +58,8 @@ pub enum Candidate {
     /// Ask whether the directory in the buffer exists (stat(2), following symbolic links, and it must be a directory), and tell
     /// [`Lookup::answer`].
     Probe,
+    /// The search comes to this directory, missing or not. Only who asks to be told of it is ([`Lookup::telling`]).
+    Directory(DirectoryId),
     /// Try to open the file in the buffer.
     File {
         /// Where it comes from.
@@ -93,6 +95,7 @@ pub struct Lookup<'p, C> {
     probe: Option<(DirectoryId, usize)>,
     uses_cache: bool,
     files_first: bool,
+    tells: bool,
     /// A directory in which a file was tried without knowing whether there is such a directory.
     tried: Option<(DirectoryId, usize)>,
 }
@@ -130,6 +133,7 @@ impl<'p, C: Iterator<Item = &'p ObjectPaths> + Clone> Lookup<'p, C> {
             probe: None,
             uses_cache: !common.inhibit_cache,
             files_first: false,
+            tells: false,
             tried: None,
         }
     }
@@ -139,6 +143,13 @@ impl<'p, C: Iterator<Item = &'p ObjectPaths> + Clone> Lookup<'p, C> {
     #[must_use]
     pub fn files_first(mut self, yes: bool) -> Self {
         self.files_first = yes;
+        self
+    }
+
+    /// The plan with a [`Candidate::Directory`] for each directory.
+    #[must_use]
+    pub fn telling(mut self, yes: bool) -> Self {
+        self.tells = yes;
         self
     }
 
@@ -174,9 +185,9 @@ impl<'p, C: Iterator<Item = &'p ObjectPaths> + Clone> Lookup<'p, C> {
         }
     }
 
-    /// The list that is being walked, and where it comes from.
-    pub fn list(&self) -> Option<(Source, &'p SearchList)> {
-        self.list
+    /// The list that is being walked, from the directory on at which it has come, and where it comes from.
+    pub fn list(&self) -> Option<(Source, &'p [DirectoryId])> {
+        self.list.map(|(source, list)| (source, list.0.get(self.position..).unwrap_or_default()))
     }
 
     /// Leaves out the rest of the current list. glibc does so when opening failed with anything but ENOENT or EACCES.
@@ -201,6 +212,9 @@ impl<'p, C: Iterator<Item = &'p ObjectPaths> + Clone> Lookup<'p, C> {
             if !self.begun {
                 directories.forget_if_relative(directory);
                 self.begun = true;
+                if self.tells {
+                    return Some(Candidate::Directory(directory));
+                }
             }
             while let Some(node) = directories.tree.get(self.node) {
                 let searched = node.searched;
@@ -410,6 +424,7 @@ mod tests {
                     lookup.skip_list();
                 }
                 Candidate::Cache { no_default } => assert!(!no_default),
+                Candidate::Directory(_) => unreachable!(),
             }
         }
         assert_eq!(sources, [Source::LibraryPath, Source::Default]);

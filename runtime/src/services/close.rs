@@ -102,6 +102,7 @@ pub fn close(id: ObjectId) -> Result<(), LoadError> {
     let load_lock = locks::load();
     {
         let mut process = process::enter();
+        let is_nested = process.collector != 0;
         let object = &mut process.linker.objects[id];
         // What is undeletable itself can be closed any number of times; what stays for another reason counts, as in glibc.
         if object.undeletable || object.dynamic.has_flag_1(DF_1_NODELETE) {
@@ -111,7 +112,7 @@ pub fn close(id: ObjectId) -> Result<(), LoadError> {
             return Err(super::error::fault(object.name.to_bytes(), "shared object not open"));
         }
         object.open_count -= 1;
-        if object.open_count > 0 {
+        if object.open_count > 0 || object.is_of_the_start() || is_nested {
             let name = Lossy(object.name.to_bytes());
             log::debug!(target: "files", "\nclosing file={name}; direct_opencount={}", object.open_count);
         }
@@ -119,7 +120,7 @@ pub fn close(id: ObjectId) -> Result<(), LoadError> {
             return Ok(());
         }
         // A destructor that closes another object: whoever runs it looks again when it returns.
-        if process.collector != 0 {
+        if is_nested {
             return Ok(());
         }
         process.collector = tls::thread_pointer().0;

@@ -39,14 +39,14 @@ pub fn scopes(linker: &Linker, id: ObjectId) {
 
 /// Tells the same of an object that is opened for the first time, before it is relocated.
 pub fn opened_scope(linker: &Linker, root: ObjectId) {
-    if log::log_enabled!(target: "scopes", Debug) && linker.objects[root].open_count == 0 {
+    if log::log_enabled!(target: "scopes", Debug) {
         scopes(linker, root);
     }
 }
 
 /// Tells the same of it and of everything that it needs, afterwards.
-pub fn opened_scopes(linker: &Linker, root: ObjectId, closure: &[ObjectId]) {
-    if log::log_enabled!(target: "scopes", Debug) && linker.objects[root].open_count == 1 {
+pub fn opened_scopes(linker: &Linker, closure: &[ObjectId]) {
+    if log::log_enabled!(target: "scopes", Debug) {
         for &id in closure {
             scopes(linker, id);
         }
@@ -102,7 +102,8 @@ pub fn taken_back(linker: &Linker, added: &[ObjectId], error: &LoadError) {
 /// Tells `LD_DEBUG=files` that an object that was there is opened to stay.
 pub fn kept(object: &Object) {
     if log::log_enabled!(target: "files", Debug) {
-        log::debug!(target: "files", "marking {} as NODELETE", place(object));
+        let (name, at) = (Lossy(object.name.to_bytes()), object.namespace.0);
+        log::debug!(target: "files", "marking {name} [{at}] as NODELETE");
     }
 }
 

@@ -125,9 +125,9 @@ fn link(name: &[u8], request: &Request<'_>) -> Result<Option<Linked>, LoadError>
         Prepared::New(opening) => opening,
     };
     let root = opening.root;
-    let comes_to_stay = request.mode & mode::NODELETE != 0
-        && !opening.transaction.added.contains(&root)
-        && process::enter().linker.objects[root].stay != Stay::Forever;
+    let is_first = !was_opened(&process::enter().linker.objects[root]);
+    let comes_to_stay = !opening.transaction.added.contains(&root)
+        && comes_to_stay(&process::enter().linker.objects[root], request.mode);
     announce(&opening);
     let concerns_threads = concerns_threads(&process::enter(), &opening);
     // Before the gate, as libc has it.
@@ -135,9 +135,23 @@ fn link(name: &[u8], request: &Request<'_>) -> Result<Option<Linked>, LoadError>
     let outcome = finish(&mut process::enter(), &opening, stacks.as_ref());
     drop(stacks);
     let order = outcome.inspect_err(|error| rollback::withdraw(&opening.transaction, error))?;
-    debug::opened_scopes(&process::enter().linker, root, &opening.closure);
+    if is_first {
+        debug::opened_scopes(&process::enter().linker, &opening.closure);
+    }
     namespace::initialise_libc(&opening.transaction);
     Ok(Some(Linked { root, order, comes_to_stay }))
+}
+
+/// Whether an object that was opened before is now told to stay for the first time.
+fn comes_to_stay(object: &Object, mode: i32) -> bool {
+    // Of the start's objects the first dlopen tells like that of new ones.
+    let is_known = !object.is_of_the_start() || was_opened(object);
+    is_known && !object.undeletable && mode & mode::NODELETE != 0
+}
+
+/// Whether an object is open, or is one of the start that has been.
+fn was_opened(object: &Object) -> bool {
+    object.open_count > 0 || object.is_of_the_start() && !object.initialisation_order.is_empty()
 }
 
 /// A transaction whose objects are mapped and checked, and not linked yet.
@@ -169,10 +183,11 @@ fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
     // In another namespace the empty name is one that is searched for.
     if request.name.is_none() || name.is_empty() && namespace == BASE_NAMESPACE {
         let main = process.main;
-        process.linker.objects[main].open_count += 1;
-        return Ok(Prepared::Loaded { root: main, comes_to_stay: false });
+        let comes_to_stay = comes_to_stay(&process.linker.objects[main], request.mode);
+        opened_again(process, main, request.mode);
+        return Ok(Prepared::Loaded { root: main, comes_to_stay });
     }
-    let mut transaction = Transaction::new(namespace);
+    let mut transaction = Transaction::of_dlopen(namespace);
     process.finder.lend_runpath(request.mode & mode::AUDIT != 0);
     if request.mode & mode::NOLOAD != 0 {
         if process.linker.find_by_name(namespace, name).is_none() && !is_nobodys(name, request) {
@@ -184,9 +199,9 @@ fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
         return Ok(match found? {
             None => Prepared::NotLoaded,
             Some(id) => {
-                let could_go = process.linker.objects[id].stay != Stay::Forever;
+                let comes_to_stay = comes_to_stay(&process.linker.objects[id], request.mode);
                 opened_again(process, id, request.mode);
-                Prepared::Loaded { root: id, comes_to_stay: could_go && request.mode & mode::NODELETE != 0 }
+                Prepared::Loaded { root: id, comes_to_stay }
             }
         });
     }
@@ -349,14 +364,6 @@ fn settle(
     for &id in new {
         check(process, id)?;
     }
-    // Dependencies too, as in glibc.
-    for &id in new {
-        if linker_has_flag(process, id, goblin::elf64::dynamic::DF_1_NOOPEN) {
-            let object = &process.linker.objects[id];
-            let name = object.asked.as_deref().unwrap_or(object.display_name());
-            return Err(LoadError::fault(name, "shared object cannot be dlopen()ed"));
-        }
-    }
     for &id in new {
         let object = &mut process.linker.objects[id];
         object.stay = Stay::UntilClosed;
@@ -396,7 +403,10 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
         other => other,
     };
     let services = link::LinkServices::new(process.static_tls, stacks);
-    debug::opened_scope(&process.linker, root);
+    let is_first = !was_opened(&process.linker.objects[root]);
+    if is_first {
+        debug::opened_scope(&process.linker, root);
+    }
     let dependencies = match link_new(process, transaction.namespace, &new_order, wanted, &services) {
         Ok(dependencies) => dependencies,
         Err(error) => {
@@ -420,8 +430,9 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
         process.linker.objects[id].undeletable = true;
     }
     let marked = close::note_dependencies(process, dependencies);
-    // What was there before is told of otherwise.
-    let is_told = |id: &ObjectId| *id != root || new.contains(id);
+    // What was opened before is told of otherwise.
+    let is_told_first = is_first && process.linker.objects[root].is_of_the_start();
+    let is_told = |id: &ObjectId| *id != root || new.contains(id) || is_told_first;
     debug::keeps(&process.linker, &marked.iter().chain(&kept).copied().filter(is_told).collect::<Vec<_>>());
     if !kept.is_empty() {
         close::promote(process, &kept);

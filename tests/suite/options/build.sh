@@ -52,6 +52,22 @@ program opener '#include <dlfcn.h>
 int main(void) { void *math = dlopen("libm.so.6", RTLD_NOW), *own = dlopen("./libopened.so", RTLD_NOW), *again;
 int (*answer)(void) = (int (*)(void))dlsym(own, "answer"); again = dlopen("libopened.so", RTLD_LAZY);
 dlsym(own, "nothing"); dlclose(again); dlclose(math); dlopen("/nothing.so", RTLD_NOW); return answer() || dlclose(own); }'
+library libnotopened.so 'int none(void) { return 0; }' -Wl,-z,nodlopen
+library libneedsit.so 'int needs(void) { return 0; }' -Wl,--no-as-needed ./libnotopened.so -Wl,-rpath,.
+program refused '#include <dlfcn.h>
+#include <stdio.h>
+int main(void) { dlopen("./libnotopened.so", RTLD_NOW); puts(dlerror()); dlopen("./libneedsit.so", RTLD_NOW); puts(dlerror()); return 0; }'
+program stayer '#include <dlfcn.h>
+int main(void) { int stay = RTLD_NOW | RTLD_NODELETE; dlopen(0, stay); dlopen(0, stay); dlopen("libc.so.6", stay); dlopen("libc.so.6", stay);
+dlopen("libwhere.so", RTLD_NOW); dlopen("libwhere.so", stay); dlopen("libwhere.so", stay | RTLD_NOLOAD); dlopen("libm.so.6", stay); return 0; }' \
+    ./libwhere.so -Wl,-rpath,.
+library libcloser.so '#include <dlfcn.h>
+void *other; __attribute__((destructor)) static void leave(void) { dlclose(other); }'
+program closer '#include <dlfcn.h>
+int main(void) { int stay = RTLD_NOW | RTLD_NODELETE; dlclose(dlopen("libc.so.6", RTLD_NOW)); dlopen("libc.so.6", stay);
+dlclose(dlopen(0, RTLD_NOW)); dlopen(0, stay); dlopen("libm.so.6", RTLD_NOW); dlopen("libm.so.6", stay);
+void *own = dlopen("./libcloser.so", RTLD_NOW); *(void **)dlsym(own, "other") = dlopen("libwhere.so", RTLD_NOW); return dlclose(own); }' \
+    ./libwhere.so -Wl,-rpath,.
 library libsecond.so 'int second(void) { return 2; }'
 library libthird.so 'int second(void); int third(void) { return second(); }' -Wl,-z,lazy
 library libback.so 'int back(void); int forth(void) { return back(); }' -Wl,-z,lazy

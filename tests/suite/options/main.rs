@@ -77,7 +77,7 @@ fn tree(cache: &Path, name: &str, loader: &Path) -> Result<PathBuf, String> {
 }
 
 fn check(trees: &Trees, section: &'static str, line: &str, without: Option<&str>) -> Result<Completion, Failed> {
-    if matches!(section, "without proc" | "another cache") {
+    if matches!(section, "without proc" | "without execution" | "another cache") {
         let namespaces = Command::new("unshare").args(["-rm", "true"]).status();
         if !namespaces.is_ok_and(|status| status.success()) {
             return Ok(Completion::ignored_with("no user and mount namespaces here"));
