@@ -222,7 +222,8 @@ impl State {
     }
 
     /// Makes the block that was cut off last longer where it lies, if it is that and there is room: lists that grow are not copied, and do not
-    /// leave blocks behind for which nobody asks.
+    /// leave blocks behind for which nobody asks. Only before the first transaction: what a transaction frees comes back to the next one by
+    /// its size, and a block that was lengthened comes back as one that nobody begins with.
     fn lengthen(
         &mut self,
         block: usize,
@@ -230,7 +231,7 @@ impl State {
         (new_class, new_size): (usize, usize),
     ) -> bool {
         let is_last = block + old_size == self.rest.start && !self.rest.is_empty();
-        if !is_last || old_class.max(new_class) >= CLASSES || new_size <= old_size {
+        if self.counts || !is_last || old_class.max(new_class) >= CLASSES || new_size <= old_size {
             return false;
         }
         cut(&mut self.rest, new_size - old_size, 1).is_some()
@@ -436,6 +437,25 @@ mod tests {
         }
         assert!(heap.ensure(10_000) && !heap.ensure(usize::MAX / 2));
         heap.take_unsealed_arenas(|_| panic!("there was room"));
+    }
+
+    #[test]
+    fn lists_that_grow_in_every_transaction_take_no_more_memory() {
+        let heap = Heap::new();
+        let layout = |size| Layout::from_size_align(size, 16).expect("valid");
+        heap.begin();
+        for _ in 0..100_000 {
+            // SAFETY: the layouts are not empty, and the block is freed with the one that it has.
+            unsafe {
+                let short = heap.alloc(layout(64));
+                let long = heap.realloc(short, layout(64), 256);
+                assert!(!long.is_null());
+                heap.dealloc(long, layout(256));
+            }
+        }
+        let mut arenas = 0;
+        heap.take_unsealed_arenas(|_| arenas += 1);
+        assert_eq!(arenas, 1);
     }
 
     #[test]
