@@ -1,7 +1,7 @@
 //! Carries a [`MapPlan`] out: maps the regions of a file's image. Thin and dumb on purpose; all decisions are in the plan.
 
 use crate::addr::{range_len, Addr, Bias, PAGE_SIZE};
-use crate::map::plan::{MapPlan, Region, Source};
+use crate::map::plan::{MapPlan, Region, Source, NO_SEGMENT};
 use crate::map::valgrind;
 use crate::rule::{holds, Rule};
 use crate::sys::{self, Place, Prot};
@@ -44,9 +44,6 @@ pub struct Refused {
     /// Why.
     pub errno: Errno,
 }
-
-/// glibc's words for memory that a segment can't have.
-pub const NO_SEGMENT: &str = "failed to map segment from shared object";
 
 /// Maps the image of `fd` as planned.
 ///

@@ -7,7 +7,6 @@
 use crate::addr::{VAddr, PAGE_SIZE};
 use crate::elf::header::ProgramHeader;
 use crate::error::Reason;
-use crate::map::apply::NO_SEGMENT;
 use crate::relro::{self, RelroPages};
 use crate::rule::{holds, Rule};
 use crate::sys::Prot;
@@ -15,6 +14,9 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use goblin::elf64::header::ET_EXEC;
 use goblin::elf64::program_header::{PF_X, PT_LOAD};
+
+/// glibc's words for memory that a segment can't have.
+pub const NO_SEGMENT: &str = "failed to map segment from shared object";
 
 /// Where the bytes of a region come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
