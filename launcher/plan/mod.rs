@@ -44,8 +44,8 @@ enum Failure {
     Refused(Refusal),
     /// An object is missing or broken.
     Load(LoadError),
-    /// Versions are missing.
-    Versions(Vec<LoadError>),
+    /// Versions are missing, which was said.
+    Versions,
     /// This command's own trouble.
     Own(String),
 }
@@ -90,12 +90,7 @@ fn complain(called: &OsStr, failure: Failure) -> u8 {
             eprintln!("{called}: error while loading shared libraries: {}", error.terse());
             NOT_LOADED
         }
-        Failure::Versions(errors) => {
-            for error in errors {
-                eprintln!("{called}: {error}");
-            }
-            NO_VERSION
-        }
+        Failure::Versions => NO_VERSION,
         Failure::Own(text) => {
             eprintln!("ldseal: {text}");
             1
@@ -133,9 +128,8 @@ fn make(arguments: &PlanArguments, start: &Start) -> Result<Plan, Failure> {
     }
     let loaded = load(start, &name, opened, options, interpreter, secure)?;
     let Program { linker, main, interpreter, vdso, closure, .. } = loaded;
-    let fatal = program::missing_versions(&linker, &closure, main, &mut warn)?;
-    if !fatal.is_empty() {
-        return Err(Failure::Versions(fatal));
+    if !program::has_all_versions(&linker, &closure, main, &mut warn)? {
+        return Err(Failure::Versions);
     }
     program::check_objects(&linker, &closure, machine.isa_1)?;
     tunables.judge_program(|| marks::asks_for_seal(&linker.objects[main].headers, &linker.objects[main].image));

@@ -97,6 +97,20 @@ impl LoadError {
 }
 
 impl LoadError {
+    /// Tells `LD_DEBUG` of the error if it is one of lookup; of others glibc tells nothing.
+    pub fn tell(&self, consequence: Consequence) {
+        match &self.reason {
+            Reason::UndefinedSymbol { symbol, version } => {
+                tell_undefined(&self.object, Undefined { symbol, version: version.as_deref() }, consequence);
+            }
+            Reason::MissingVersion { .. } => {
+                let (object, reason) = (Lossy(&self.object), &self.reason);
+                log::debug!(target: "errors", "{object}: error: version lookup error: {reason} ({consequence})");
+            }
+            _ => {}
+        }
+    }
+
     /// What was wrong, without the object and the error number.
     pub fn cause(&self) -> &Reason {
         &self.reason
@@ -162,15 +176,51 @@ impl fmt::Display for Lossy<'_> {
     }
 }
 
+/// A symbol without a definition.
+#[derive(Clone, Copy, Debug)]
+pub struct Undefined<'a> {
+    /// The symbol's name.
+    pub symbol: &'a [u8],
+    /// The version asked for.
+    pub version: Option<&'a [u8]>,
+}
+
+impl fmt::Display for Undefined<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "undefined symbol: {}", Lossy(self.symbol))?;
+        self.version.map_or(Ok(()), |version| write!(f, ", version {}", Lossy(version)))
+    }
+}
+
+/// What follows from a failed lookup, in the words of `LD_DEBUG`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Consequence {
+    /// The program is not started, ends, or the call it has made fails.
+    Fatal,
+    /// The search for what else is missing goes on.
+    Continued,
+}
+
+impl fmt::Display for Consequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Consequence::Fatal => "fatal",
+            Consequence::Continued => "continued",
+        })
+    }
+}
+
+/// Tells `LD_DEBUG` of a symbol that was not found for `object`.
+pub fn tell_undefined(object: &[u8], undefined: Undefined<'_>, consequence: Consequence) {
+    log::debug!(target: "errors", "{}: error: symbol lookup error: {undefined} ({consequence})", Lossy(object));
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::Fault(what) => f.write_str(what),
             Reason::Malformed { what, at } => write!(f, "{what} (at {at:#x})"),
-            Reason::UndefinedSymbol { symbol, version: None } => write!(f, "undefined symbol: {}", Lossy(symbol)),
-            Reason::UndefinedSymbol { symbol, version: Some(version) } => {
-                write!(f, "undefined symbol: {}, version {}", Lossy(symbol), Lossy(version))
-            }
+            Reason::UndefinedSymbol { symbol, version } => Undefined { symbol, version: version.as_deref() }.fmt(f),
             Reason::MissingVersion { version, required_by } => {
                 write!(f, "version `{}' not found (required by {})", Lossy(version), Lossy(required_by))
             }

@@ -2,7 +2,7 @@
 
 use crate::addr::Addr;
 use crate::elf::dynamic::{self, DependencyKind};
-use crate::elf::version::Need;
+use crate::elf::version::{Need, NeededVersion};
 use crate::error::{LoadError, Lossy, Reason};
 use crate::file::{self, Occasion, Opened};
 use crate::lookup::UniqueSymbols;
@@ -308,58 +308,27 @@ impl Linker {
     /// Lets a listing go on without an object, which `place` others precede.
     fn tolerate(&mut self, place: usize, name: &[u8], error: LoadError) -> Result<(), LoadError> {
         let missing = self.missing.as_mut().ok_or(error)?;
-        if !missing.iter().any(|(_, known)| known == name) {
-            missing.push((place, name.to_vec()));
-        }
+        missing.push((place, name.to_vec()));
         Ok(())
     }
 
-    /// Checks that every version which an object needs is there; all that is missing.
-    pub fn missing_versions(&self, id: ObjectId) -> Vec<LoadError> {
+    /// Checks that every version which an object needs is there, one after the other: what is missing.
+    pub fn missing_versions(&self, id: ObjectId) -> impl Iterator<Item = LoadError> + '_ {
         let object = &self.objects[id];
-        let mut missing = Vec::new();
-        if !holds(Rule::VersionsChecked) {
-            return missing;
-        }
-        // Only of objects that use the C library; the library itself can know nothing of its own marker.
-        let uses_libc = |n: &&Need<'_>| n.file.starts_with(b"libc.so.");
-        let names_relr = |n: &Need<'_>| n.versions.iter().any(|v| v.version.name == b"GLIBC_ABI_DT_RELR");
-        let needs = &object.versions.needs;
-        if object.dynamic.relr.is_some() && needs.iter().any(|n| uses_libc(&n)) && !needs.iter().any(names_relr) {
-            let what = "DT_RELR without GLIBC_ABI_DT_RELR dependency";
-            missing.push(LoadError::fault(object.display_name(), what));
-        }
-        for need in &object.versions.needs {
-            let Some(definer) = self.find_by_name(object.namespace, need.file).map(|id| &self.objects[id]) else {
-                continue;
-            };
-            for wanted in &need.versions {
-                log::debug!(
-                    target: "versions",
-                    "checking for version `{}' in file {} [{}] required by file {} [{}]",
-                    Lossy(wanted.version.name), Lossy(definer.display_name()), definer.namespace.0,
-                    Lossy(object.display_name()), object.namespace.0,
-                );
-                let required_by = memory::copy_of(object.display_name());
-                if !definer.versions.defines {
-                    let reason = Reason::NoVersions { required_by };
-                    missing.push(LoadError::new(definer.display_name(), reason));
-                    break;
-                }
-                let same = |v: &crate::elf::version::Version<'_>| {
-                    v.hash == wanted.version.hash && v.name == wanted.version.name
-                };
-                if !wanted.weak && !definer.versions.definitions.iter().any(same) {
-                    let version = memory::copy_of(wanted.version.name);
-                    let reason = Reason::MissingVersion { version, required_by };
-                    if memory::push(&mut missing, LoadError::new(definer.display_name(), reason)).is_err() {
-                        // One is enough to refuse the object.
-                        return missing;
-                    }
-                }
-            }
-        }
-        missing
+        let is_checked = holds(Rule::VersionsChecked);
+        let needs = if is_checked { &object.versions.needs[..] } else { &[] };
+        let marker = is_checked && object.dynamic.relr.is_some() && object.versions.lacks_relr_marker();
+        let unmarked =
+            marker.then(|| LoadError::fault(object.display_name(), "DT_RELR without GLIBC_ABI_DT_RELR dependency"));
+        let defined = move |need: &'_ Need<'static>| self.find_by_name(object.namespace, need.file);
+        unmarked.into_iter().chain(needs.iter().filter_map(move |need| Some((need, defined(need)?))).flat_map(
+            move |(need, definer)| {
+                let definer = &self.objects[definer];
+                // That a file has no versions at all is said once.
+                let count = if definer.versions.defines { need.versions.len() } else { 1 };
+                need.versions.iter().take(count).filter_map(move |wanted| version_fault(object, definer, wanted))
+            },
+        ))
     }
 
     /// Moves what stays of a transaction that failed out of the memory that this one took ([`memory::renew`]).
@@ -578,4 +547,22 @@ impl Transaction {
             linker.unload(id);
         }
     }
+}
+/// What is wrong with a version that an object needs of another.
+fn version_fault(object: &Object, definer: &Object, wanted: &NeededVersion<'_>) -> Option<LoadError> {
+    log::debug!(
+        target: "versions",
+        "checking for version `{}' in file {} [{}] required by file {} [{}]",
+        Lossy(wanted.version.name), Lossy(definer.display_name()), definer.namespace.0,
+        Lossy(object.display_name()), object.namespace.0,
+    );
+    let required_by = || memory::copy_of(object.display_name());
+    let reason = if !definer.versions.defines {
+        Reason::NoVersions { required_by: required_by() }
+    } else if wanted.weak || definer.versions.definitions.contains(&wanted.version) {
+        return None;
+    } else {
+        Reason::MissingVersion { version: memory::copy_of(wanted.version.name), required_by: required_by() }
+    };
+    Some(LoadError::new(definer.display_name(), reason))
 }

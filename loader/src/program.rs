@@ -3,7 +3,7 @@
 
 use crate::addr::{Addr, Bias, VAddr};
 use crate::elf::header::{self, ProgramHeader};
-use crate::error::{LoadError, Lossy, Reason};
+use crate::error::{Consequence, LoadError, Lossy, Reason};
 use crate::file::{self, Occasion, Opened};
 use crate::image::Image;
 use crate::linker::{Linker, Transaction};
@@ -343,28 +343,28 @@ fn place_interpreter(linker: &mut Linker, interpreter: ObjectId, closure: &[Obje
     list.insert(before.map_or(list.len(), |i| i + 1), interpreter);
 }
 
-/// Checks that every version is there which an object of the closure needs; all that are missing. For an object without any versions
-/// `warn` gets a line and the start goes on, as in glibc.
+/// Whether every version is there that an object of the closure needs. `warn` gets a line for each that is not, and for each object
+/// without any versions, in spite of which the start goes on, as in glibc.
 ///
 /// # Errors
 /// Any other fault of the versions, the first.
-pub fn missing_versions(
+pub fn has_all_versions(
     linker: &Linker,
     closure: &[ObjectId],
     main: ObjectId,
     warn: &mut dyn FnMut(fmt::Arguments<'_>),
-) -> Result<Vec<LoadError>, LoadError> {
-    let mut missing = Vec::new();
+) -> Result<bool, LoadError> {
+    let mut complete = true;
     for error in closure.iter().flat_map(|&id| linker.missing_versions(id)) {
         match error.reason {
-            Reason::NoVersions { .. } => {
-                warn(format_args!("{}: {error}", Lossy(linker.objects[main].display_name())));
-            }
-            Reason::MissingVersion { .. } => missing.push(error),
+            Reason::NoVersions { .. } => {}
+            Reason::MissingVersion { .. } => complete = false,
             _ => return Err(error),
         }
+        error.tell(Consequence::Continued);
+        warn(format_args!("{}: {error}", Lossy(linker.objects[main].display_name())));
     }
-    Ok(missing)
+    Ok(complete)
 }
 
 /// Checks what is cheap to check of the closure before anything is relocated or run: the ISA level, of which the CPU has `isa_1` (bits of

@@ -98,6 +98,8 @@ impl Options {
     fn option(&mut self, name: &'static CStr, argument: Option<&'static CStr>) -> Result<usize, OptionError> {
         let flag = |action| (action, Ok(0));
         let (action, outcome) = match name.to_bytes() {
+            // As in glibc, once help is wanted these two are nothing more.
+            b"--list" | b"--verify" if self.action == Action::Help => flag(Action::Help),
             b"--list" => flag(Action::List),
             b"--verify" => flag(Action::Verify),
             b"--list-tunables" => flag(Action::ListTunables),

@@ -71,6 +71,14 @@ pub struct Versions<'a> {
 }
 
 impl<'a> Versions<'a> {
+    /// Whether the object needs versions of the C library but not the one that says that the library knows `DT_RELR`.
+    pub fn lacks_relr_marker(&self) -> bool {
+        // Only of objects that use the C library; the library itself can know nothing of its own marker.
+        let uses_libc = |need: &Need<'_>| need.file.starts_with(b"libc.so.");
+        let names_relr = |need: &Need<'_>| need.versions.iter().any(|v| v.version.name == b"GLIBC_ABI_DT_RELR");
+        self.needs.iter().any(uses_libc) && !self.needs.iter().any(names_relr)
+    }
+
     /// Parses both tables.
     pub fn parse(view: &View<'a>, dynamic: &Dynamic, symbols: &Symbols<'a>) -> Result<Versions<'a>, Reason> {
         let mut versions = Versions::default();

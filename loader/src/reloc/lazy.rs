@@ -9,7 +9,7 @@ use super::protected;
 use crate::addr::{Addr, Bias, VAddr};
 use crate::elf::symbols::{Sym, Symbols};
 use crate::elf::version::{Version, Versions, Wanted};
-use crate::error::Lossy;
+use crate::error::{Lossy, Undefined};
 use crate::got;
 use crate::linker::Linker;
 use crate::lookup::{self, Class, Definition, Query, Scope, UniqueSymbols, SHN_ABS};
@@ -118,10 +118,8 @@ pub enum Unbound<'s> {
     Undefined {
         /// The object that calls.
         object: &'s [u8],
-        /// The symbol.
-        symbol: &'static [u8],
-        /// Its version.
-        version: Option<&'static [u8]>,
+        /// What it calls.
+        what: Undefined<'static>,
     },
 }
 
@@ -241,7 +239,8 @@ impl Snapshot {
             None if reference.st_info >> 4 == STB_WEAK => Ok(from.nowhere(record)),
             None => {
                 let version = query.version.map(|wanted| wanted.version.name);
-                Err(Unbound::Undefined { object: self.name(from), symbol: query.name.name, version })
+                let what = Undefined { symbol: query.name.name, version };
+                Err(Unbound::Undefined { object: self.name(from), what })
             }
         }
     }
@@ -352,10 +351,7 @@ impl fmt::Display for Unbound<'_> {
         match self {
             Unbound::NoObject => f.write_str("call from an object that is not loaded"),
             Unbound::Malformed { object, what, at } => write!(f, "{}: {what} (at {at:#x})", Lossy(object)),
-            Unbound::Undefined { object, symbol, version } => {
-                write!(f, "{}: undefined symbol: {}", Lossy(object), Lossy(symbol))?;
-                version.map_or(Ok(()), |version| write!(f, ", version {}", Lossy(version)))
-            }
+            Unbound::Undefined { object, what } => write!(f, "{}: {what}", Lossy(object)),
         }
     }
 }

@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use core::ffi::c_long;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use loader::addr::Addr;
-use loader::error::{LoadError, Lossy, Reason};
+use loader::error::{Consequence, LoadError, Lossy, Reason};
 use loader::linker::Linker;
 use loader::memory;
 use loader::object::{Object, ObjectId};
@@ -183,6 +183,7 @@ unsafe fn destination(object: &'static Audited, index: u64, registers: *mut Regi
 
 /// Ends the program: a call goes nowhere.
 fn report(error: &LoadError) -> ! {
+    error.tell(Consequence::Fatal);
     logger::line(format_args!("{}: symbol lookup error: {error}", Lossy(logger::program_name())));
     loader::sys::exit(127)
 }

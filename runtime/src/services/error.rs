@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
 use loader::addr::Addr;
-use loader::error::{LoadError, Lossy, Reason};
+use loader::error::{Consequence, LoadError};
 use loader::object::NamespaceId;
 
 struct Slot {
@@ -62,16 +62,9 @@ fn slot<'h>(held: &'h mut Held<'_>, namespace: NamespaceId) -> Option<&'h mut Sl
     slots(held).get_mut(&tls::thread_pointer().0)?.iter_mut().find(|slot| slot.namespace == namespace)
 }
 
-/// Tells `LD_DEBUG` of an error, if it is one of those of which glibc does.
+/// Tells `LD_DEBUG` why a call fails.
 pub fn tell(error: &LoadError) {
-    let occasion = match error.reason {
-        Reason::UndefinedSymbol { .. } => Some("symbol lookup error"),
-        Reason::MissingVersion { .. } => Some("version lookup error"),
-        _ => None,
-    };
-    if let Some(occasion) = occasion {
-        log::debug!(target: "errors", "{}: error: {occasion}: {} (fatal)", Lossy(&error.object), error.cause());
-    }
+    error.tell(Consequence::Fatal);
 }
 
 /// Remembers an error for the calling thread.

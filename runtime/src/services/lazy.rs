@@ -14,7 +14,7 @@ use core::arch::naked_asm;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use loader::addr::Addr;
-use loader::error::Lossy;
+use loader::error::{tell_undefined, Consequence, Lossy};
 use loader::linker::Linker;
 use loader::lookup::Class;
 use loader::object::ObjectId;
@@ -321,6 +321,9 @@ pub fn forget_withdrawal(linker: &Linker) {
 
 /// Says what is missing, as glibc does, and ends the program.
 fn report(unbound: &Unbound<'_>) -> ! {
+    if let Unbound::Undefined { object, what } = *unbound {
+        tell_undefined(object, what, Consequence::Fatal);
+    }
     crate::logger::line(format_args!("{}: symbol lookup error: {unbound}", Lossy(crate::logger::program_name())));
     loader::sys::exit(127)
 }

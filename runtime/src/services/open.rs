@@ -480,11 +480,8 @@ fn linker_has_flag(process: &Process, id: ObjectId, flag: u64) -> bool {
 /// Checks a new object before anything of it is linked.
 fn check(process: &Process, id: ObjectId) -> Result<(), LoadError> {
     let object = &process.linker.objects[id];
-    if let Some(error) =
-        process.linker.missing_versions(id).into_iter().find(|e| !matches!(e.reason, Reason::NoVersions { .. }))
-    {
-        return Err(error);
-    }
+    let is_fatal = |error: &LoadError| !matches!(error.reason, Reason::NoVersions { .. });
+    process.linker.missing_versions(id).find(is_fatal).map_or(Ok(()), Err)?;
     object.check_functions()?;
     program::check_isa(object, process.finder.isa_1())?;
     // It may come to stay at any time, and could not be refused then.

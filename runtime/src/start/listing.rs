@@ -12,7 +12,7 @@ use goblin::elf64::program_header::PT_INTERP;
 use loader::elf::dynamic::DependencyKind;
 use loader::elf::header;
 use loader::elf::symbols::HashedName;
-use loader::error::{LoadError, Lossy, Reason};
+use loader::error::{Consequence, LoadError, Lossy, Reason};
 use loader::lookup::{Class, Query, Scope};
 use loader::object::{Kind, Object, ObjectId, BASE_NAMESPACE};
 use loader::reloc::{self, Binder, PltMode, References};
@@ -31,12 +31,13 @@ pub fn verify(program: &Object) -> ! {
     sys::exit(status)
 }
 
-/// Answers `--list`, for which everything was found: the closure, then where the symbols are that the arguments name.
+/// Answers `--list`, for which everything was found: the closure, then where the symbols are that the arguments name. As in glibc, functions
+/// are bound at once for `LD_DEBUG=unused` in `LD_TRACE_LOADED_OBJECTS` only.
 ///
 /// # Errors
-/// The first symbol that nobody defines.
-pub fn list(stack: &InitialStack, loaded: Listed<'_>) -> Result<core::convert::Infallible, Failure> {
-    show_closure(loaded, false);
+/// A broken relocation table; the first symbol that nobody defines.
+pub fn list(stack: &InitialStack, request: &Request, loaded: Listed<'_>) -> Result<core::convert::Infallible, Failure> {
+    show_dependencies(request, loaded, false)?;
     for name in (1..stack.argc()).filter_map(|index| stack.arg(index)) {
         find_symbol(loaded, name)?;
     }
@@ -49,10 +50,7 @@ pub fn list(stack: &InitialStack, loaded: Listed<'_>) -> Result<core::convert::I
 /// A broken relocation table.
 pub fn trace(request: &Request, loaded: Listed<'_>) -> Result<core::convert::Infallible, Failure> {
     let functions = request.binding() != PltMode::Lazy;
-    if log::log_enabled!(target: "unused", log::Level::Debug) {
-        show_unused(loaded, functions)?;
-    }
-    show_closure(loaded, request.environment.trace.is_some_and(|trace| trace.program));
+    show_dependencies(request, loaded, functions)?;
     if request.environment.warn {
         // In the order of relocation, dependencies first.
         let order = loaded.linker.initialisation_order(loaded.closure, loaded.main);
@@ -61,6 +59,7 @@ pub fn trace(request: &Request, loaded: Listed<'_>) -> Result<core::convert::Inf
                 continue;
             }
             for error in references(loaded, id, functions)?.undefined {
+                error.tell(Consequence::Continued);
                 logger::line(format_args!("{}\t({})", error.cause(), Lossy(&error.object)));
             }
         }
@@ -71,29 +70,64 @@ pub fn trace(request: &Request, loaded: Listed<'_>) -> Result<core::convert::Inf
     sys::exit(0)
 }
 
+/// Shows the closure, or with `LD_DEBUG=unused` what of it the program does not refer to, which ends the process.
+fn show_dependencies(request: &Request, loaded: Listed<'_>, functions: bool) -> Result<(), Failure> {
+    if log::log_enabled!(target: "unused", log::Level::Debug) {
+        match show_unused(loaded, functions)? {}
+    }
+    show_closure(loaded, request.environment.trace.is_some_and(|trace| trace.program));
+    Ok(())
+}
+
 /// The `DT_NEEDED` names of an object.
 fn needed_names(object: &Object) -> impl Iterator<Item = &'static [u8]> + '_ {
     let needed = object.dynamic.needed.iter().filter(|dependency| dependency.kind == DependencyKind::Needed);
     needed.filter_map(|dependency| object.symbols.string(dependency.name))
 }
 
-fn show_closure(loaded: Listed<'_>, with_program: bool) {
+/// A row of a listing.
+enum Row<'l> {
+    Found(ObjectId),
+    /// By the name that it was asked for by.
+    Missing(&'l [u8]),
+}
+
+/// What was loaded and what was not, in the order in which it was asked for.
+fn rows<'l>(loaded: Listed<'l>) -> Vec<Row<'l>> {
     let linker = loaded.linker;
-    if needed_names(&linker.objects[loaded.main]).next().is_none() {
+    let missing = linker.missing.as_deref().unwrap_or_default();
+    let mut rows = Vec::new();
+    let mut others = 0;
+    let not_found = |before: usize| {
+        // When places were counted, the interpreter still stood near the start of the list.
+        let here = missing.iter().filter(move |(place, _)| *place == before + 1);
+        here.map(|(_, name)| Row::Missing(name))
+    };
+    for &id in &linker.namespace(BASE_NAMESPACE).list {
+        // The interpreter stands directly behind the one that it follows in the global scope.
+        if id != loaded.interpreter {
+            rows.extend(not_found(others));
+            others += 1;
+        }
+        rows.push(Row::Found(id));
+    }
+    rows.extend(not_found(others));
+    rows
+}
+
+fn show_closure(loaded: Listed<'_>, with_program: bool) {
+    if needed_names(&loaded.linker.objects[loaded.main]).next().is_none() {
         logger::print(format_args!("\tstatically linked\n"));
         return;
     }
-    let missing = linker.missing.as_deref().unwrap_or_default();
-    // When places were counted, the interpreter still stood near the start of the list.
-    let not_found = |before: usize| {
-        for (_, name) in missing.iter().filter(|(place, _)| *place == before + 1) {
-            logger::print(format_args!("\t{} => not found\n", Lossy(name)));
-        }
-    };
-    let list = &linker.namespace(BASE_NAMESPACE).list;
-    for (index, &id) in list.iter().enumerate() {
-        not_found(index);
-        let object = &linker.objects[id];
+    for row in rows(loaded) {
+        let object = match row {
+            Row::Found(id) => &loaded.linker.objects[id],
+            Row::Missing(name) => {
+                logger::print(format_args!("\t{} => not found\n", Lossy(name)));
+                continue;
+            }
+        };
         if object.kind == Kind::Executable && !with_program {
             continue;
         }
@@ -103,7 +137,6 @@ fn show_closure(loaded: Listed<'_>, with_program: bool) {
             None => logger::print(format_args!("\t{} ({start:#018x})\n", Lossy(name))),
         }
     }
-    not_found(list.len());
 }
 
 /// Says where a symbol is. The numbers are decimal, whatever stands before them: that is glibc's format.
@@ -136,15 +169,20 @@ fn references(loaded: Listed<'_>, id: ObjectId, functions: bool) -> Result<Refer
 }
 
 /// Names the direct dependencies in which the program refers to nothing; the exit status says whether there is one.
+///
+/// As in glibc, the direct dependencies are taken to be as many objects behind the program as it has `DT_NEEDED` entries, so that preloads
+/// are counted among them.
 fn show_unused(loaded: Listed<'_>, functions: bool) -> Result<core::convert::Infallible, Failure> {
     let linker = loaded.linker;
     let used = references(loaded, loaded.main, functions)?.definers;
-    let main = &linker.objects[loaded.main];
-    let unused: Vec<&[u8]> = needed_names(main)
-        .filter_map(|name| match linker.find_by_name(BASE_NAMESPACE, name) {
-            Some(id) if id == loaded.interpreter || used.contains(&id) => None,
-            Some(id) => Some(linker.objects[id].name.to_bytes()),
-            None => Some(name),
+    let is_used = |id: ObjectId| id == loaded.interpreter || used.contains(&id);
+    let is_direct = |row: &Row<'_>| !matches!(row, Row::Found(id) if matches!(linker.objects[*id].kind, Kind::Executable | Kind::Vdso));
+    let direct = rows(loaded).into_iter().filter(is_direct).take(needed_names(&linker.objects[loaded.main]).count());
+    let unused: Vec<&[u8]> = direct
+        .filter_map(|row| match row {
+            Row::Found(id) if is_used(id) => None,
+            Row::Found(id) => Some(linker.objects[id].name.to_bytes()),
+            Row::Missing(name) => Some(name),
         })
         .collect();
     if !unused.is_empty() {

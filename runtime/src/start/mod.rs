@@ -29,7 +29,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use goblin::elf64::program_header::PT_GNU_STACK;
 use loader::addr::Addr;
-use loader::error::{LoadError, Lossy, Reason};
+use loader::error::{Consequence, LoadError, Lossy, Reason};
 use loader::linker::Linker;
 use loader::object::{Kind, Object, ObjectId, Stay, BASE_NAMESPACE};
 use loader::order::Algorithm;
@@ -69,8 +69,8 @@ pub enum Failure {
     Load(LoadError),
     /// "symbol lookup error"
     Symbol(LoadError),
-    /// Versions that are not there; all of them are reported.
-    Versions(Vec<LoadError>),
+    /// Versions are not there, which was said of each.
+    Versions,
     /// An object is built for another processor, which glibc says without naming the program.
     Processor(LoadError),
     /// One line of our own.
@@ -125,22 +125,15 @@ fn report(stack: &InitialStack, failure: &Failure) -> ! {
             crate::logger::line(format_args!("{program}: error while loading shared libraries: {}", error.terse()));
         }
         Failure::Processor(error) => crate::logger::line(format_args!("{error}")),
-        Failure::Symbol(error) => crate::logger::line(format_args!("{program}: symbol lookup error: {error}")),
-        Failure::Versions(errors) => {
-            tell_versions(stack, errors);
-            // As in glibc, where this is the one failure with another status.
-            sys::exit(1);
+        Failure::Symbol(error) => {
+            error.tell(Consequence::Fatal);
+            crate::logger::line(format_args!("{program}: symbol lookup error: {error}"));
         }
+        // As in glibc, where this is the one failure with another status.
+        Failure::Versions => sys::exit(1),
         Failure::Other(text) => crate::logger::line(format_args!("{program}: {text}")),
     }
     sys::exit(127)
-}
-
-fn tell_versions(stack: &InitialStack, errors: &[LoadError]) {
-    let program = Lossy(stack.arg(0).map_or(&b"ld-seal.so"[..], |a| a.to_bytes()));
-    for error in errors {
-        crate::logger::line(format_args!("{program}: {error}"));
-    }
 }
 
 fn run(
@@ -245,12 +238,12 @@ fn own_relative() -> u64 {
 #[inline(never)]
 fn answer(stack: &InitialStack, request: &Request, loaded: Listed<'_>) -> Result<Target, Failure> {
     match check_versions(loaded.linker, loaded.closure, loaded.main) {
-        Err(Failure::Versions(errors)) => tell_versions(stack, &errors),
+        Err(Failure::Versions) => {}
         outcome => outcome?,
     }
     match request.options.action {
         Action::Trace => match listing::trace(request, loaded)? {},
-        _ => match listing::list(stack, loaded)? {},
+        _ => match listing::list(stack, request, loaded)? {},
     }
 }
 
@@ -310,11 +303,9 @@ fn log_scopes(linker: &Linker) {
 }
 
 fn check_versions(linker: &Linker, closure: &[ObjectId], main: ObjectId) -> Result<(), Failure> {
-    let fatal = program::missing_versions(linker, closure, main, &mut crate::logger::line)?;
-    if fatal.is_empty() {
-        Ok(())
-    } else {
-        Err(Failure::Versions(fatal))
+    match program::has_all_versions(linker, closure, main, &mut crate::logger::line)? {
+        true => Ok(()),
+        false => Err(Failure::Versions),
     }
 }
 

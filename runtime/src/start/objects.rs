@@ -100,9 +100,12 @@ impl Beginning {
                 let is_known = request.options.launched || opened.header.e_type == ET_EXEC || opened.has_dynamic();
                 if request.options.action == Action::Run && is_known && static_program::is_static(&opened) {
                     request::refuse_interpreter(request, soname_in_file(&opened).as_deref());
+                    request.name_program(stack);
                     return Ok(Start::Static(Box::new(opened)));
                 }
-                load_program(stack, request, opened, path, base).inspect_err(|_| unverified(request))?
+                let program = load_program(stack, request, opened, path, base).inspect_err(|_| unverified(request))?;
+                request.name_program(stack);
+                program
             }
         };
         if request.options.action == Action::Verify {

@@ -111,15 +111,19 @@ impl Request {
     fn take_off_own_arguments(&mut self, stack: &mut InitialStack) {
         self.program = stack.arg(self.options.consumed);
         stack.drop_arguments(self.options.consumed);
-        if let Some(name) = self.options.argv0.filter(|_| holds(Rule::Argv0)) {
-            stack.set_argv0(name);
-        }
         if self.options.launched {
             if let Some(program) = self.program {
                 // Last, because it puts the strings of the arguments where they will stay.
                 let named = self.options.execfn.unwrap_or(program);
                 self.shown = disguise::as_direct_start(stack, named, self.options.argv0);
             }
+        }
+    }
+
+    /// Gives the program the name that `--argv0` says: once it has been found, so that what is said of one that is not names the file.
+    pub fn name_program(&self, stack: &mut InitialStack) {
+        if let Some(name) = self.options.argv0.filter(|_| holds(Rule::Argv0)) {
+            stack.set_argv0(name);
         }
     }
 

@@ -35,7 +35,14 @@ versions='int f(void); extern int g; int main(void) { return f() + g - 1; }'
 program versions "$versions" ./libver.so -Wl,-rpath,.
 program versionsnow "$versions" ./libver.so -Wl,-rpath,. -Wl,-z,now
 program missing "$versions" libgone.so libver.so -Wl,-rpath,.
+for name in first second third; do
+    library lib$name.so "int gone(void); int $name(void) { return gone(); }" libgone.so -Wl,-rpath,.
+done
+program repeated 'int first(void), second(void); int main(void) { return first() + second(); }' libfirst.so libsecond.so libthird.so \
+    libgone.so -lm -Wl,-rpath,.
 rm libgone.so
+program unbound 'int nobody(void); int main(void) { return nobody(); }' libunused.so -Wl,--unresolved-symbols=ignore-all -Wl,-rpath,. \
+    -Wl,-z,lazy -fno-pie -no-pie
 program open 'int opened(void); int f(void); int main(void) { return opened() + f(); }' libopen.so libver.so \
     -Wl,--unresolved-symbols=ignore-all -Wl,-rpath,.
 program unused 'int f(void); int main(void) { return f(); }' libunused.so libver.so -Wl,-rpath,.
