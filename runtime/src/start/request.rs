@@ -120,9 +120,10 @@ impl Request {
         }
     }
 
-    /// Gives the program the name that `--argv0` says: once it has been found, so that what is said of one that is not names the file.
+    /// Gives the program the name that `--argv0` says: once it has been found, so that what is said of one that is not names the file. For
+    /// the launcher the disguise has done so.
     pub fn name_program(&self, stack: &mut InitialStack) {
-        if let Some(name) = self.options.argv0.filter(|_| holds(Rule::Argv0)) {
+        if let Some(name) = self.options.argv0.filter(|_| !self.options.launched && holds(Rule::Argv0)) {
             stack.set_argv0(name);
         }
     }
