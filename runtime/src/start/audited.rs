@@ -4,12 +4,12 @@
 //! ready for the program alone, then the modules are loaded as dlmopen loads, then the program's closure as dlopen loads. As with glibc
 //! thread-local storage of the program's libraries takes the room that is there for later objects.
 
-use super::objects::{Beginning, Listed};
+use super::establish::{self, NAMESPACES};
+use super::objects::{Beginning, Listed, Loaded};
 use super::request::Request;
 use super::{
-    answer, arguments, check_versions, choose_layout, commit, hand_over, judged, log_scopes, make_main_thread,
-    own_relative, publish_debugger, set_save_area, set_variables, sorting, system, tls_surplus, Circumstances, Failure,
-    Target, NAMESPACES,
+    answer, check_versions, choose_layout, commit, hand_over, judged, log_scopes, own_relative, sorting, system,
+    Circumstances, Failure, Target,
 };
 use crate::audit::{self, modules, trampoline};
 use crate::glibc::audit::Activity;
@@ -19,18 +19,14 @@ use crate::glibc::{debugger, libc, stack as stack_rights, start as abi, tables, 
 use crate::initial_stack::InitialStack;
 use crate::logger;
 use crate::options::Action;
-use crate::process::{self, Process};
-use crate::services::{lazy, link, open};
+use crate::process::{self};
+use crate::services::{link, open};
 use crate::statistics::Times;
 use alloc::ffi::CString;
 use alloc::vec::Vec;
-use loader::addr::Addr;
-use loader::error::LoadError;
 use loader::linker::{Transaction, Walk};
 use loader::object::{ObjectId, BASE_NAMESPACE};
 use loader::program::{self, Begun};
-use loader::reloc::PltMode;
-use loader::seal::tunables::SealLevel;
 use loader::sys;
 
 /// Starts the program with the modules named.
@@ -82,54 +78,19 @@ fn prepare(
     beginning: Beginning,
     module_count: usize,
 ) -> Result<Times, Failure> {
-    let Circumstances { base, cpu, tunables, times } = circumstances;
     let Beginning { parts, finder } = beginning;
     let seal = judged(request, &parts.program);
     // The glibc that is in use is not known before libc.so.6 is there; `check_layout` looks whether it is this one.
-    let layout = tables::LAYOUTS[0];
-    process::set_layout(layout);
+    process::set_layout(tables::LAYOUTS[0]);
     let Begun { mut linker, main, interpreter, vdso } = Begun::new(parts, request.options.action == Action::Trace);
-    let surplus = tls_surplus(&tunables) + module_count as u64 * MODULE_TLS;
-    linker.algorithm = sorting(&tunables);
-    let tls_info = abi::place_static_tls(layout, &linker, surplus).map_err(|id| {
-        LoadError::fault(linker.objects[id].display_name(), "cannot allocate memory in static TLS block")
-    })?;
-    abi::fill_global(layout, false);
-    make_main_thread(layout, stack, &tls_info, &linker, tunables.number_of(b"glibc.pthread.rseq") != 0)?;
+    linker.algorithm = sorting(&circumstances.tunables);
+    trampoline::set_vectors(&circumstances.cpu);
+    let (maps, closure) = (LinkMaps::default(), Vec::new());
+    let loaded = Loaded { linker, finder, maps, main, interpreter, vdso, libc: None, closure };
+    let times = establish::make_process(stack, request, circumstances, loaded, seal, module_count as u64 * MODULE_TLS)?;
     // SAFETY: the control block was just made. The program's image is copied again when it is relocated.
     unsafe { tls::initialise_main_thread(tls::thread_pointer()) };
-    tls::set_generation(u64::from(!linker.tls_modules.is_empty()));
-    set_variables(stack, request);
-    set_save_area(&cpu);
-    lazy::set_slots(request.environment.bind_not, request.seal.level == SealLevel::Enforced);
-    trampoline::set_vectors(&cpu);
-    let binding = request.binding();
-    abi::fill_read_only(layout, stack, &cpu, &tls_info, binding == PltMode::Lazy);
-    let mut maps = LinkMaps::default();
-    for id in linker.namespace(BASE_NAMESPACE).list.clone() {
-        maps.add(layout, &linker, id);
-    }
-    if let Some(id) = vdso {
-        let object = &linker.objects[id];
-        abi::fill_vdso(layout, object, Addr(maps.address(id) as usize), object.image.range.start);
-    }
-    publish_debugger(request, &linker, &maps, [main, interpreter], base);
-    process::install(Process {
-        linker,
-        finder,
-        maps,
-        seal,
-        binding,
-        tunables,
-        arguments: arguments(stack),
-        main,
-        interpreter,
-        vdso,
-        libc: None,
-        stack_end: stack.start(),
-        collector: 0,
-        static_tls: abi::static_room(layout, &tls_info),
-    });
+    tls::set_generation(u64::from(!process::enter().linker.tls_modules.is_empty()));
     // SAFETY: the interpreter is alone in the process.
     unsafe { libc::use_early_allocator() };
     process::prepare_gate().map_err(|e| system("cannot allocate memory", e))?;

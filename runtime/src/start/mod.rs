@@ -5,6 +5,7 @@
 
 mod audited;
 mod disguise;
+mod establish;
 mod help;
 mod images;
 mod listing;
@@ -13,29 +14,25 @@ mod request;
 mod static_program;
 
 use crate::glibc::cpu::{cpuid::Processor, CpuFeatures};
-use crate::glibc::globals::{self, RTLD_GLOBAL_RO};
+use crate::glibc::globals::RTLD_GLOBAL_RO;
 use crate::glibc::layout::Layout;
-use crate::glibc::link_map::LinkMaps;
 use crate::glibc::tunables::TunableSet;
-use crate::glibc::{debugger, find_object, libc, start as abi, tables, thread, tls};
+use crate::glibc::{debugger, find_object, libc, start as abi, tables, tls};
 use crate::heap;
 use crate::initial_stack::{AuxKey, InitialStack};
 use crate::options::Action;
-use crate::process::{self, Arguments, Process};
+use crate::process::{self, Process};
 use crate::profile;
-use crate::services::{debug, fork, init, lazy, link, namespace, open, seal};
+use crate::services::{debug, fork, init, link, seal};
 use crate::statistics::{Cycles, Times};
 use alloc::string::String;
 use alloc::vec::Vec;
-use goblin::elf64::program_header::PT_GNU_STACK;
 use loader::addr::Addr;
 use loader::error::{Consequence, LoadError, Lossy, Reason};
 use loader::linker::Linker;
 use loader::object::{Kind, Object, ObjectId, Stay, BASE_NAMESPACE};
 use loader::order::Algorithm;
 use loader::program;
-use loader::reloc::PltMode;
-use loader::rule::{holds, Rule};
 use loader::seal::tunables::{SealLevel, SealTunables};
 use loader::seal::{apply, marks};
 use loader::sys::{self, Prot};
@@ -141,7 +138,7 @@ fn run(
     request: &Request,
     base: Addr,
     dynamic: Addr,
-    mut times: Times,
+    times: Times,
 ) -> Result<Target, Failure> {
     let tunables_table = tables::tunables_v2_36::TUNABLES;
     let mut tunables = request.glibc_tunables(tunables_table, stack);
@@ -158,71 +155,35 @@ fn run(
         Action::ListDiagnostics => help::diagnostics(stack, request, &cpu),
         Action::Run | Action::List | Action::Trace | Action::Verify => {}
     }
-    let beginning = match times.loading(|| Beginning::map(stack, request, &cpu, hwcap_mask, base, dynamic))? {
+    let mut circumstances = Circumstances { base, cpu, tunables, times };
+    let Circumstances { cpu, times, .. } = &mut circumstances;
+    let beginning = match times.loading(|| Beginning::map(stack, request, cpu, hwcap_mask, base, dynamic))? {
         Start::Dynamic(beginning) => *beginning,
         Start::Static(opened) => return static_program::start(stack, request, *opened, base, dynamic),
     };
     let modules = request.audit_modules(&beginning.parts.program);
     if !modules.is_empty() {
-        return audited::run(stack, request, Circumstances { base, cpu, tunables, times }, beginning, &modules);
+        return audited::run(stack, request, circumstances, beginning, &modules);
     }
-    let mut loaded = times.loading(|| Loaded::load(beginning, request))?;
-    loaded.linker.algorithm = sorting(&tunables);
+    let mut loaded = circumstances.times.loading(|| Loaded::load(beginning, request))?;
+    loaded.linker.algorithm = sorting(&circumstances.tunables);
     if matches!(request.options.action, Action::List | Action::Trace) {
         return answer(stack, request, loaded.listed());
     }
-    let seal_tunables = judged(request, &loaded.linker.objects[loaded.main]);
-    let layout = choose_layout(&loaded.linker, loaded.libc)?;
-    process::set_layout(layout);
+    let seal = judged(request, &loaded.linker.objects[loaded.main]);
+    process::set_layout(choose_layout(&loaded.linker, loaded.libc)?);
     check_versions(&loaded.linker, &loaded.closure, loaded.main)?;
     log_scopes(&loaded.linker);
-    program::check_objects(&loaded.linker, &loaded.closure, cpu.isa_1)?;
-    program::check_sealable(&loaded.linker, &loaded.closure, &seal_tunables)?;
-
-    let surplus = tls_surplus(&tunables);
-    let tls_info = abi::place_static_tls(layout, &loaded.linker, surplus).map_err(|id| {
-        LoadError::fault(loaded.linker.objects[id].display_name(), "cannot allocate memory in static TLS block")
-    })?;
-    let executable_stack = make_stack_executable(&loaded, request, stack.start())?;
-    abi::fill_global(layout, executable_stack);
-    make_main_thread(layout, stack, &tls_info, &loaded.linker, tunables.number_of(b"glibc.pthread.rseq") != 0)?;
-    set_variables(stack, request);
-    set_save_area(&cpu);
-    lazy::set_slots(request.environment.bind_not, request.seal.level == SealLevel::Enforced);
-    let binding = request.binding();
-    abi::fill_read_only(layout, stack, &cpu, &tls_info, binding == PltMode::Lazy);
+    program::check_objects(&loaded.linker, &loaded.closure, circumstances.cpu.isa_1)?;
+    program::check_sealable(&loaded.linker, &loaded.closure, &seal)?;
     let order = loaded.linker.initialisation_order(&loaded.closure, loaded.main);
-    for id in loaded.linker.namespace(BASE_NAMESPACE).list.clone() {
-        loaded.maps.add(layout, &loaded.linker, id);
-    }
-    if let Some(id) = loaded.vdso {
-        let (object, map) = (&loaded.linker.objects[id], loaded.maps.address(id));
-        abi::fill_vdso(layout, object, Addr(map as usize), object.image.range.start);
-    }
-    publish_debugger(request, &loaded.linker, &loaded.maps, [loaded.main, loaded.interpreter], base);
-    let Loaded { linker, finder, maps, main, interpreter, vdso, libc, .. } = loaded;
-    process::install(Process {
-        linker,
-        finder,
-        maps,
-        seal: seal_tunables,
-        binding,
-        tunables,
-        arguments: arguments(stack),
-        main,
-        interpreter,
-        vdso,
-        libc,
-        stack_end: stack.start(),
-        collector: 0,
-        static_tls: abi::static_room(layout, &tls_info),
-    });
+    let mut times = establish::make_process(stack, request, circumstances, loaded, seal, 0)?;
     // SAFETY: the thread pointer is set up.
     times.relocation(|| unsafe { link_all(&order) })?;
     // SAFETY: the control block is the main thread's; every image is relocated.
     unsafe { tls::initialise_main_thread(tls::thread_pointer()) };
     process::prepare_gate().map_err(|e| system("cannot allocate memory", e))?;
-    commit(layout)?;
+    commit(process::layout())?;
     times.show(own_relative);
     // SAFETY: everything is relocated, and this is the only thread.
     Ok(unsafe { hand_over(&order) })
@@ -247,23 +208,6 @@ fn answer(stack: &InitialStack, request: &Request, loaded: Listed<'_>) -> Result
     }
 }
 
-/// Makes the stack executable if an object asks for it, and tells whether it did. Of a program that the kernel has mapped the wish is the
-/// kernel's business.
-fn make_stack_executable(loaded: &Loaded, request: &Request, stack: Addr) -> Result<bool, Failure> {
-    let objects = &loaded.linker.objects;
-    let asks = |id: &&ObjectId| objects[**id].executable_stack;
-    let Some(&asking) = loaded.closure.iter().find(asks) else {
-        return Ok(false);
-    };
-    let has_header = loader::elf::header::find(&objects[asking].headers, PT_GNU_STACK).is_some();
-    // The kernel gives programs without the header stacks that are not executable.
-    let of_the_kernel = request.program.is_none() || (request.options.launched && !has_header);
-    if asking != loaded.main || !of_the_kernel {
-        crate::glibc::stack::make_executable(stack).map_err(|errno| open::refused_stack(&objects[asking], errno))?;
-    }
-    Ok(true)
-}
-
 /// The tunables of sealing, with what the program's own wish makes of them.
 fn judged(request: &Request, program: &Object) -> SealTunables<'static> {
     let mut tunables = request.seal;
@@ -273,10 +217,6 @@ fn judged(request: &Request, program: &Object) -> SealTunables<'static> {
 
 fn system(what: &'static str, errno: rustix::io::Errno) -> Failure {
     Failure::Load(LoadError::system(b"", what, errno))
-}
-
-fn arguments(stack: &InitialStack) -> Arguments {
-    Arguments { argc: stack.argc() as i32, argv: stack.argv(), envp: stack.envp() }
 }
 
 /// The layout of the program's glibc. A program without libc.so.6 runs too: nobody reads the structures then.
@@ -314,86 +254,6 @@ fn sorting(tunables: &TunableSet<'_>) -> Algorithm {
     match tunables.number_of(b"glibc.rtld.dynamic_sort") {
         1 => Algorithm::Moving,
         _ => Algorithm::DepthFirst,
-    }
-}
-
-/// How many namespaces a process may have.
-const NAMESPACES: u64 = namespace::LIMIT as u64;
-
-/// Room in static TLS for objects that are dlopened later, as glibc computes it: for the C library and others in each further
-/// namespace, for what the tunable says, and for old audit modules.
-fn tls_surplus(tunables: &TunableSet<'_>) -> u64 {
-    const LIBC: u64 = 144;
-    const OTHER: u64 = 144;
-    const LEGACY: u64 = 144;
-    let namespaces = tunables.number_of(b"glibc.rtld.nns").clamp(1, NAMESPACES);
-    let optional = tunables.number_of(b"glibc.rtld.optional_static_tls");
-    if !holds(Rule::TlsSurplus) {
-        return 0;
-    }
-    (namespaces - 1) * LIBC + namespaces * OTHER + optional + LEGACY
-}
-
-fn make_main_thread(
-    layout: &Layout,
-    stack: &InitialStack,
-    info: &abi::TlsInfo,
-    linker: &Linker,
-    use_rseq: bool,
-) -> Result<(), Failure> {
-    abi::register_modules(linker);
-    let random = stack.aux(AuxKey::Random).map(|at| {
-        // SAFETY: AT_RANDOM points to sixteen bytes on the stack.
-        unsafe { core::ptr::read_unaligned(at as *const [u64; 2]) }
-    });
-    tls::set_static_info(info.size, info.align);
-    let pthread = thread::allocate(layout, info.size, info.align)
-        .map_err(|e| system("cannot allocate TLS data structures for initial thread", e))?;
-    thread::initialise(layout, &pthread, random, stack.start(), use_rseq)
-        .map_err(|e| system("cannot set %fs base address for thread-local storage", e))
-}
-
-fn set_variables(stack: &InitialStack, request: &Request) {
-    // SAFETY: the interpreter is alone in the process.
-    unsafe {
-        globals::LIBC_STACK_END.set(stack.start().0);
-        globals::DL_ARGV.set(stack.argv() as usize);
-        globals::LIBC_ENABLE_SECURE.set(i32::from(request.secure));
-        globals::RSEQ_FLAGS.set(0);
-        globals::NPTL_INITIAL_REPORT_EVENTS.set(0);
-    }
-}
-
-fn set_save_area(cpu: &CpuFeatures) {
-    let with = if cpu.xsave_state_size == 0 {
-        lazy::SaveWith::Fxsave
-    } else if cpu.features.usable(crate::glibc::cpu::feature::XSAVEC) {
-        lazy::SaveWith::Xsavec
-    } else {
-        lazy::SaveWith::Xsave
-    };
-    lazy::set_save_area(with, cpu.xsave_state_size);
-}
-
-fn publish_debugger(
-    request: &Request,
-    linker: &Linker,
-    maps: &LinkMaps,
-    [main, interpreter]: [ObjectId; 2],
-    base: Addr,
-) {
-    let first = Addr(maps.address(main) as usize);
-    debugger::prepare(first, base);
-    // The interpreter's own entry is for debuggers that are attached to `ld-seal.so PROGRAM`: to them it is the executable.
-    for id in [main, interpreter] {
-        let object = &linker.objects[id];
-        if let Some(at) = object.dynamic.debug {
-            // An executable whose dynamic section is read-only has no debugger support, as with glibc.
-            object.image.write_u64(at, globals::R_DEBUG.structure().addr().0 as u64);
-        }
-    }
-    if let Some((map, path)) = maps.structure(main).zip(request.path_of_program(&linker.objects[main])) {
-        debugger::show_program(map, path);
     }
 }
 
