@@ -18,6 +18,7 @@ pub mod start;
 pub mod tables;
 pub mod thread;
 pub mod tls;
+mod tls_block;
 pub mod tls_modules;
 pub mod tunables;
 

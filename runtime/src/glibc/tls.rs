@@ -8,6 +8,7 @@ use super::globals::{Structure, RTLD_GLOBAL};
 use super::libc;
 use super::locks::{self, TlsLock};
 use super::thread::Stacks;
+use super::tls_block;
 use super::tls_modules::{self, Module, Place};
 use crate::process;
 use alloc::vec::Vec;
@@ -15,7 +16,6 @@ use core::arch::{asm, naked_asm};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering};
 use loader::addr::Addr;
-use loader::rule::{holds, Rule};
 use loader::tls::TlsSegment;
 
 /// Room for modules that are added later, in every new DTV (glibc's `DTV_SURPLUS`).
@@ -188,29 +188,6 @@ fn grow_dtv(tcb: Addr, module_count: usize) {
     }
 }
 
-/// Writes the initial contents of a module's block.
-///
-/// # Safety
-/// `block` must be valid for writes of the block's size, and the segment's image be mapped.
-unsafe fn initialise_block(block: *mut u8, segment: &TlsSegment) {
-    // SAFETY: the image is as long as its size says, and not longer than the block.
-    unsafe {
-        copy_image(block, segment);
-        let rest = (segment.block_size - segment.image_size) as usize;
-        core::ptr::write_bytes(block.add(segment.image_size as usize), 0, rest);
-    }
-}
-
-/// Writes the part of a module's block that is not zero.
-///
-/// # Safety
-/// As for [`initialise_block`].
-unsafe fn copy_image(block: *mut u8, segment: &TlsSegment) {
-    let size = if holds(Rule::TlsImage) { segment.image_size as usize } else { 0 };
-    // SAFETY: the image is as long as its size says, and not longer than the block.
-    unsafe { core::ptr::copy_nonoverlapping(segment.image.as_ptr::<u8>(), block, size) };
-}
-
 /// What is in the static TLS of a thread that is initialised.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Memory {
@@ -251,9 +228,9 @@ unsafe fn initialise_thread(tcb: Addr, memory: Memory) {
             let block = element.value as *mut u8;
             match memory {
                 // SAFETY: the block lies in the thread's static TLS.
-                Memory::Fresh => unsafe { copy_image(block, segment) },
+                Memory::Fresh => unsafe { tls_block::copy_image(block, segment) },
                 // SAFETY: as above.
-                Memory::Used => unsafe { initialise_block(block, segment) },
+                Memory::Used => unsafe { tls_block::initialise(block, segment) },
             }
         }
         // SAFETY: the DTV has room for all modules.
@@ -323,7 +300,7 @@ pub fn take_static_back(number: usize) -> bool {
 /// As for [`add_static`].
 unsafe fn initialise_everywhere(lock: &mut TlsLock, stacks: &Stacks, segment: &TlsSegment, offset: u64) {
     // SAFETY: the caller's contract; threads on their way have their static TLS already.
-    let write = |tcb: Addr| unsafe { initialise_block((tcb.0 as u64 - offset) as *mut u8, segment) };
+    let write = |tcb: Addr| unsafe { tls_block::initialise((tcb.0 as u64 - offset) as *mut u8, segment) };
     let coming = coming(lock);
     stacks.each_running(|tcb| {
         write(tcb);
@@ -390,7 +367,7 @@ pub fn current_block(number: usize) -> *mut u8 {
             block as *mut u8
         }
         Some(Place { segment: Some(segment), static_offset: None }) => {
-            let (block, to_free) = allocate_block(&segment);
+            let (block, to_free) = tls_block::allocate(&segment);
             put_block(tcb, number, block, to_free)
         }
         _ => crate::fatal(format_args!("inconsistency: no thread-local module {number}")),
@@ -474,44 +451,6 @@ fn update_dtv(tcb: Addr) {
     }
     // Fails if a signal handler has done it.
     let _ = generation_of(dtv_of(tcb)).compare_exchange(have, now, Ordering::Relaxed, Ordering::Relaxed);
-}
-
-/// A block with its contents, and what is to be freed for it.
-fn allocate_block(segment: &TlsSegment) -> (*mut u8, *mut u8) {
-    let slack = if segment.align > 16 || segment.first_byte != 0 { segment.align as usize } else { 0 };
-    let (mut block, mut to_free) = allocate_fitting(segment, slack);
-    if is_mistaken(block) {
-        // SAFETY: it has just been allocated, and nobody knows of it.
-        unsafe { libc::give_back(to_free) };
-        let step = (segment.align as usize).max(16);
-        (block, to_free) = allocate_fitting(segment, slack + step);
-        block += if is_mistaken(block) { step } else { 0 };
-    }
-    // SAFETY: the block lies in what was allocated.
-    unsafe { initialise_block(block as *mut u8, segment) };
-    (block as *mut u8, to_free)
-}
-
-/// Memory for a block and for `slack` bytes, and where in it the block fits.
-fn allocate_fitting(segment: &TlsSegment, slack: usize) -> (usize, *mut u8) {
-    let to_free = libc::allocate(segment.block_size as usize + slack);
-    if to_free.is_null() {
-        crate::fatal(format_args!("cannot allocate memory for thread-local data: ABORT"));
-    }
-    let mut block = to_free as usize;
-    if slack != 0 {
-        let align = segment.align as usize;
-        let misfit = (block.wrapping_sub(segment.first_byte as usize)) & (align - 1);
-        block += if misfit == 0 { 0 } else { align - misfit };
-    }
-    (block, to_free)
-}
-
-/// Whether a block lies where the sanitisers' run-time libraries (gcc 12) take what is before it for a header that glibc's own allocator
-/// of old put there, and read the block's place and size from it. A program's first `malloc` of a size lies there with
-/// AddressSanitizer; glibc's loader has called it often before.
-fn is_mistaken(block: usize) -> bool {
-    block % 4096 == 16
 }
 
 /// `_dl_allocate_tls`: gives a new thread its DTV and its static TLS contents. libc always passes memory.
