@@ -347,4 +347,5 @@ pub const NOT_STOPPED: &str = "\
 A seal forbids munmap, mremap, mprotect, pkey_mprotect, MAP_FIXED over the memory, and madvise calls that discard anonymous \
 memory which can't be written to. It does not stop: stores to memory that is writable; writes through /proc/PID/mem \
 (/proc/self/mem included) and ptrace; madvise MADV_DONTNEED, MADV_DONTFORK and MADV_GUARD_INSTALL on file-backed or writable \
-memory; writing to or truncating the file behind a mapping; uprobes. A seal is inherited by fork and gone after exec.";
+memory, and MADV_DONTFORK on the whole vDSO or vvar, which a child is then without; writing to or truncating the file behind a \
+mapping; uprobes. A seal is inherited by fork and gone after exec.";
