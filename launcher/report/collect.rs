@@ -41,20 +41,28 @@ pub fn collect(process: &Process, given: Option<Option<SealLevel>>) -> io::Resul
     let evidence = Evidence { kernel, under_ld_seal, settings: &settings, any_sealed: sealed.contains(&true) };
     // What a sealed object needs stays as long as that does.
     let sealed_ones = sealed.iter().enumerate().filter(|(_, &sealed)| sealed).map(|(index, _)| index);
-    let stays = objects::closure(&objects, start_roots(process, &objects, &roles).into_iter().chain(sealed_ones));
+    let mut roots: Vec<usize> = start_roots(process, &objects, &roles).into_iter().chain(sealed_ones).collect();
+    let from_start = objects::closure(&objects, roots.iter().copied());
+    roots.extend((0..objects.len()).filter(|&index| objects[index].image.nodelete));
+    let stays = objects::closure(&objects, roots);
     let exclude = evidence.settings.tunables().exclude;
     // An open copy of a file that has a sealed one is not the start's, but of a namespace of dlmopen.
     let has_sealed_twin =
         |object: &Object| objects.iter().zip(&sealed).any(|(other, &sealed)| sealed && other.path == object.path);
-    let owner = |(((object, &any_sealed), stays), role): (((&Object, &bool), bool), &Role)| Owner {
-        any_sealed,
-        stays: stays && (any_sealed || !has_sealed_twin(object)),
-        excluded: exclude.is_some_and(|pattern| glob::matches_object(pattern, object.path.as_bytes())),
-        is_static: *role == Role::Executable && object.image.is_static,
-        opts_out: object.image.opts_out,
-        asks_for_seal: object.image.asks_for_seal,
+    let owner = |index: usize| {
+        let (object, any_sealed) = (&objects[index], sealed[index]);
+        let is_the_one = any_sealed || !has_sealed_twin(object);
+        Owner {
+            any_sealed,
+            from_start: from_start[index] && is_the_one,
+            stays: stays[index] && is_the_one,
+            excluded: exclude.is_some_and(|pattern| glob::matches_object(pattern, object.path.as_bytes())),
+            is_static: roles[index] == Role::Executable && object.image.is_static,
+            opts_out: object.image.opts_out,
+            asks_for_seal: object.image.asks_for_seal,
+        }
     };
-    let owners = objects.iter().zip(&sealed).zip(stays).zip(&roles).map(owner).collect();
+    let owners = (0..objects.len()).map(owner).collect();
     let groups = Grouping { objects: &objects, roles, owners, evidence: &evidence }.groups(&mappings);
     let verdict = verdict::judge(&groups);
     let command = process.command_line().iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
@@ -109,18 +117,16 @@ pub fn roles(process: &Process, objects: &[Object]) -> Vec<Role> {
     objects.iter().enumerate().map(role).collect()
 }
 
-/// The objects that the start of the program is about: itself, its loader, and what LD_PRELOAD names.
+/// The objects that the start of the program is about: itself, its loader, and what LD_PRELOAD and LD_AUDIT name.
 fn start_roots(process: &Process, objects: &[Object], roles: &[Role]) -> Vec<usize> {
-    let mut preload = process.variable(b"LD_PRELOAD").unwrap_or_default();
-    for more in [super::reason::option_preload(&process.command_line()), process.preload_file()] {
-        preload.push(b' ');
-        preload.extend(more.unwrap_or_default());
-    }
-    let preloaded: Vec<String> =
-        preload.split(|byte| b" :\t\n".contains(byte)).map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+    let lists =
+        [process.variable(b"LD_PRELOAD"), process.variable(b"LD_AUDIT"), process.preload_file()].into_iter().flatten();
+    let lists: Vec<Vec<u8>> = lists.chain(super::reason::option_lists(&process.command_line())).collect();
+    let names = lists.iter().flat_map(|list| list.split(|byte| b" :\t\n".contains(byte)));
+    let named: Vec<String> = names.map(|name| String::from_utf8_lossy(name).into_owned()).collect();
     let is_root = |index: &usize| {
         let name = objects::file_name(&objects[*index].path);
-        roles[*index] != Role::Library || preloaded.iter().any(|preload| objects::file_name(preload) == name)
+        roles[*index] != Role::Library || named.iter().any(|named| objects::file_name(named) == name)
     };
     (0..objects.len()).filter(is_root).collect()
 }

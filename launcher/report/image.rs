@@ -3,7 +3,7 @@
 use super::model::Kind;
 use crate::elf::{Headers, ReadAt};
 use goblin::elf::dynamic::{
-    DF_1_PIE, DT_FLAGS_1, DT_JMPREL, DT_NEEDED, DT_PLTGOT, DT_PLTRELSZ, DT_SONAME, DT_STRSZ, DT_STRTAB,
+    DF_1_NODELETE, DF_1_PIE, DT_FLAGS_1, DT_JMPREL, DT_NEEDED, DT_PLTGOT, DT_PLTRELSZ, DT_SONAME, DT_STRSZ, DT_STRTAB,
 };
 use goblin::elf::header::ET_EXEC;
 use goblin::elf::program_header::{ProgramHeader, PF_W, PF_X, PT_DYNAMIC, PT_GNU_RELRO, PT_INTERP, PT_LOAD, PT_NOTE};
@@ -35,6 +35,8 @@ pub struct Image {
     pub entry: u64,
     /// Whether it is a program and not a library: it is ET_EXEC or has DF_1_PIE.
     pub program: bool,
+    /// Whether it stays once it is loaded: DF_1_NODELETE.
+    pub nodelete: bool,
     /// Whether it names neither an interpreter nor libraries.
     pub is_static: bool,
     /// DT_SONAME
@@ -91,6 +93,7 @@ impl Image {
         image.mutable = of_type(PT_GNU_MUTABLE).filter_map(pages).collect();
         let dynamic = Dynamic::read(file, &headers, bias).unwrap_or_default();
         image.program = headers.file.e_type == ET_EXEC || dynamic.flags_1 & DF_1_PIE != 0;
+        image.nodelete = dynamic.flags_1 & DF_1_NODELETE != 0;
         image.is_static = headers.segment(PT_INTERP).is_none() && dynamic.needed.is_empty();
         let relro = VAddr(image.relro.start)..VAddr(image.relro.end);
         image.got = GotPages::find(&dynamic.slots, dynamic.plt_got.map(VAddr), &relro);

@@ -64,10 +64,13 @@ fn option_seal(arguments: &[Vec<u8>]) -> Option<SealLevel> {
     SealLevel::from_number(std::str::from_utf8(value).ok()?.parse().ok()?)
 }
 
-/// `--preload LIST`, if the process shows that it is the interpreter with options.
-pub fn option_preload(arguments: &[Vec<u8>]) -> Option<Vec<u8>> {
-    arguments.first().filter(|name| is_interpreter(name))?;
-    option(arguments, b"--preload").map(<[u8]>::to_vec)
+/// What `--preload LIST` and `--audit LIST` name, if the process shows that it is the interpreter with options.
+pub fn option_lists(arguments: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    if !arguments.first().is_some_and(|name| is_interpreter(name)) {
+        return Vec::new();
+    }
+    let lists = [b"--preload".as_slice(), b"--audit"].into_iter().filter_map(|name| option(arguments, name));
+    lists.map(<[u8]>::to_vec).collect()
 }
 
 /// The value of an option of the interpreter.
@@ -112,7 +115,10 @@ pub struct Evidence<'a> {
 pub struct Owner {
     /// Whether anything of it is sealed.
     pub any_sealed: bool,
-    /// Whether it is known to stay for ever: DT_NEEDED reaches it from the program, a preload, or an object that is sealed.
+    /// Whether it is known to be there since the start: DT_NEEDED reaches it from the program, a preload, an audit module, or an object
+    /// that is sealed.
+    pub from_start: bool,
+    /// Whether it is known to stay for ever: it is from the start, or DT_NEEDED reaches it from an object with DF_1_NODELETE.
     pub stays: bool,
     /// Whether `ldseal.exclude` matches its path.
     pub excluded: bool,
@@ -165,7 +171,7 @@ impl Evidence<'_> {
             (_, Some(owner)) if self.settings.tunables().policy == Policy::Marked && !owner.asks_for_seal => {
                 "not marked with GNU_PROPERTY_MEMORY_SEAL (ldseal.policy=marked)".into()
             }
-            (_, Some(owner)) if owner.stays => {
+            (_, Some(owner)) if owner.from_start || owner.stays && self.settings.tunables().late => {
                 "it stays for ever: mseal was refused, or the process is restored from a checkpoint".into()
             }
             (_, Some(_)) if !self.settings.tunables().late => "loaded by dlopen (ldseal.late=0)".into(),
@@ -222,6 +228,7 @@ mod tests {
     fn levels_and_tunables_are_named() {
         let plain = Owner {
             any_sealed: true,
+            from_start: true,
             stays: true,
             excluded: false,
             is_static: false,
@@ -235,16 +242,21 @@ mod tests {
         assert_eq!(why(&zero, true, Kind::Bss, owner), "writable data, ldseal.data=0");
         assert_eq!(why(&zero, true, Kind::Vvar, None), "ldseal.vdso=0");
         let unsealed = Some(Owner { any_sealed: false, ..plain });
-        let opened = Some(Owner { any_sealed: false, stays: false, ..plain });
+        let opened = Some(Owner { any_sealed: false, from_start: false, stays: false, ..plain });
         assert!(why(&one, true, Kind::Text, opened).ends_with("or mseal was refused"));
         assert!(why(&settings(Some(SealLevel::Enforced), ""), true, Kind::Text, opened).ends_with("can unmap it"));
+        let nodelete = Some(Owner { any_sealed: false, from_start: false, ..plain });
+        assert!(why(&one, true, Kind::Text, nodelete).starts_with("it stays for ever: mseal was refused"));
+        let early = settings(Some(SealLevel::BestEffort), "ldseal.late=0");
+        assert_eq!(why(&early, true, Kind::Text, nodelete), "loaded by dlopen (ldseal.late=0)");
+        assert!(why(&early, true, Kind::Text, unsealed).starts_with("it stays for ever: mseal was refused"));
         let excluded = Some(Owner { any_sealed: false, excluded: true, ..plain });
         assert!(why(&zero, true, Kind::Text, excluded).contains("ldseal.exclude=*/libx.so"));
         let opts_out = Some(Owner { any_sealed: false, opts_out: true, ..plain });
         assert!(why(&one, true, Kind::Text, opts_out).contains("its own note"));
         let marked = settings(Some(SealLevel::BestEffort), "ldseal.policy=marked");
         assert!(why(&marked, true, Kind::Text, unsealed).contains("ldseal.policy=marked"));
-        let opened = Some(Owner { any_sealed: false, stays: false, ..plain });
+        let opened = Some(Owner { any_sealed: false, from_start: false, stays: false, ..plain });
         assert!(why(&one, true, Kind::Text, opened).contains("dlopen"));
         assert_eq!(why(&settings(Some(SealLevel::Off), ""), false, Kind::Text, unsealed), "level 0 (--seal)");
         assert!(why(&settings(None, ""), false, Kind::Text, unsealed).contains("level 0, mseal refused"));

@@ -9,6 +9,7 @@ mod report;
 mod slots;
 mod starts;
 mod statics;
+mod stays;
 mod support;
 
 use conformance::suite;
@@ -20,7 +21,7 @@ use support::{folder, Outcome};
 fn main() -> ExitCode {
     suite::prepare();
     type Test = fn(&Path) -> Outcome;
-    let tests: [(&'static str, Test); 54] = [
+    let tests: [(&'static str, Test); 56] = [
         ("usage errors are status 2", refusals::usage),
         ("help says that children are not sealed", refusals::help),
         ("a program that is not there is status 127", refusals::not_found),
@@ -60,6 +61,8 @@ fn main() -> ExitCode {
         ("report: a sealed mapping", report::sealed),
         ("report: a program started for it", report::started),
         ("report: a program that runs", report::running),
+        ("report: a library that stays and was left open", stays::nodelete),
+        ("report: audit modules", stays::audit_modules),
         ("report: tunables are reasons", report::tunables),
         ("blame: the JSON is as described", blame::shape),
         ("blame: what is refused at each level", blame::levels),
