@@ -48,6 +48,8 @@ pub enum Reason {
         version: Vec<u8>,
         /// The object that needs it.
         required_by: Vec<u8>,
+        /// `VER_FLG_WEAK`: that is worth a warning at the start of a program, and no error.
+        weak: bool,
     },
     /// The object has no versions at all but another object needs one of it.
     NoVersions {
@@ -103,12 +105,17 @@ impl LoadError {
             Reason::UndefinedSymbol { symbol, version } => {
                 tell_undefined(&self.object, Undefined { symbol, version: version.as_deref() }, consequence);
             }
-            Reason::MissingVersion { .. } => {
+            Reason::MissingVersion { .. } | Reason::NoVersions { .. } => {
                 let (object, reason) = (Lossy(&self.object), &self.reason);
                 log::debug!(target: "errors", "{object}: error: version lookup error: {reason} ({consequence})");
             }
             _ => {}
         }
+    }
+
+    /// Whether there is no file that could be loaded, as opposed to one that is broken.
+    pub fn is_absence(&self) -> bool {
+        matches!(self.reason, Reason::Fault("cannot open shared object file" | "wrong ELF class: ELFCLASS32"))
     }
 
     /// What was wrong, without the object and the error number.
@@ -124,7 +131,7 @@ impl LoadError {
                 memory::renew(symbol);
                 version.iter_mut().for_each(memory::renew);
             }
-            Reason::MissingVersion { version, required_by } => {
+            Reason::MissingVersion { version, required_by, .. } => {
                 memory::renew(version);
                 memory::renew(required_by);
             }
@@ -211,7 +218,12 @@ impl fmt::Display for Consequence {
 }
 
 /// Tells `LD_DEBUG` of a symbol that was not found for `object`.
+///
+/// As in glibc nothing is told where `LD_DEBUG=unused` is asked for, which wants to know of definitions only.
 pub fn tell_undefined(object: &[u8], undefined: Undefined<'_>, consequence: Consequence) {
+    if log::log_enabled!(target: "unused", log::Level::Debug) {
+        return;
+    }
     log::debug!(target: "errors", "{}: error: symbol lookup error: {undefined} ({consequence})", Lossy(object));
 }
 
@@ -221,8 +233,9 @@ impl fmt::Display for Reason {
             Reason::Fault(what) => f.write_str(what),
             Reason::Malformed { what, at } => write!(f, "{what} (at {at:#x})"),
             Reason::UndefinedSymbol { symbol, version } => Undefined { symbol, version: version.as_deref() }.fmt(f),
-            Reason::MissingVersion { version, required_by } => {
-                write!(f, "version `{}' not found (required by {})", Lossy(version), Lossy(required_by))
+            Reason::MissingVersion { version, required_by, weak } => {
+                let weak = if *weak { "weak " } else { "" };
+                write!(f, "{weak}version `{}' not found (required by {})", Lossy(version), Lossy(required_by))
             }
             Reason::NoVersions { required_by } => {
                 write!(f, "no version information available (required by {})", Lossy(required_by))

@@ -94,13 +94,11 @@ pub fn check(path: CString, fd: OwnedFd) -> Result<Opened, OpenError> {
     let read = sys::read_at(fd.as_fd(), &mut first, 0).map_err(|e| system("cannot read file data", e))?;
     let first = &first[..read];
     let header = header::parse(first).map_err(|reason| {
-        let unsuitable =
-            matches!(reason, Reason::Fault("cannot open shared object file" | "wrong ELF class: ELFCLASS32"));
         let mut error = LoadError::new(name, reason);
         if matches!(error.reason, Reason::Fault("cannot open shared object file")) {
             error.errno = Some(Errno::NOENT);
         }
-        if unsuitable {
+        if error.is_absence() {
             OpenError::Unsuitable(error)
         } else {
             OpenError::Broken(error)

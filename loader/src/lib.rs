@@ -50,3 +50,4 @@ pub mod statistics;
 pub mod sys;
 pub mod tls;
 pub mod tunables;
+mod versions;

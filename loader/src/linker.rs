@@ -2,14 +2,12 @@
 
 use crate::addr::Addr;
 use crate::elf::dynamic::{self, DependencyKind};
-use crate::elf::version::{Need, NeededVersion};
 use crate::error::{LoadError, Lossy, Reason};
 use crate::file::{self, Occasion, Opened};
 use crate::lookup::UniqueSymbols;
 use crate::memory;
 use crate::object::{Kind, NamespaceId, Object, ObjectId, ObjectTable, OriginDirectory, BASE_NAMESPACE};
 use crate::order::Algorithm;
-use crate::rule::{holds, Rule};
 use crate::seal::tunables::ImageMemory;
 use crate::search::finder::{self, Finder};
 use crate::sys;
@@ -226,7 +224,7 @@ impl Linker {
         finder: &mut Finder,
         roots: &[ObjectId],
     ) -> Result<Vec<ObjectId>, LoadError> {
-        let mut walk = Walk::new(roots);
+        let mut walk = Walk::new(roots, finder);
         while walk.next(self, transaction, finder)?.is_some() {}
         Ok(walk.closure())
     }
@@ -241,15 +239,24 @@ impl Linker {
     }
 
     /// Moves a filtee in the list of its namespace before the filter, as glibc does.
-    fn list_before(&mut self, namespace: NamespaceId, filtee: ObjectId, filter: ObjectId) {
+    ///
+    /// What is missing keeps its neighbours, but for the filter's own filtees (`own`, by their places in [`Linker::missing`]), which stand
+    /// right already.
+    fn list_before(&mut self, namespace: NamespaceId, filtee: ObjectId, filter: ObjectId, own: &[usize]) {
         let list = &mut self.namespace_mut(namespace).list;
         // The head of the list is the program.
         if list.first() == Some(&filter) {
             return;
         }
+        let from = list.iter().position(|&id| id == filtee);
         list.retain(|&id| id != filtee);
         let at = list.iter().position(|&id| id == filter).unwrap_or(list.len());
         list.insert(at, filtee);
+        let missing = self.missing.iter_mut().flatten().enumerate();
+        for (_, (place, _)) in missing.filter(|(index, _)| !own.contains(index)) {
+            *place -= usize::from(from.is_some_and(|from| from < *place));
+            *place += usize::from(*place > at);
+        }
     }
 
     /// Loads what an object needs by the entry at a place of its list.
@@ -297,6 +304,9 @@ impl Linker {
                 let filter = list.iter().position(|&known| known == id).filter(|_| kind != DependencyKind::Needed);
                 let place = filter.map_or(list.len(), |at| at + so_far.filtees.len());
                 let outcome = self.tolerate(place, &expanded, error);
+                if let (Some(_), Some(missing), true) = (filter, &self.missing, outcome.is_ok()) {
+                    so_far.missing.push(missing.len() - 1);
+                }
                 if kind != DependencyKind::Auxiliary {
                     outcome?;
                 }
@@ -305,30 +315,13 @@ impl Linker {
         Ok(())
     }
 
-    /// Lets a listing go on without an object, which `place` others precede.
+    /// Lets a listing go on without an object that is not there, which `place` others precede.
     fn tolerate(&mut self, place: usize, name: &[u8], error: LoadError) -> Result<(), LoadError> {
-        let missing = self.missing.as_mut().ok_or(error)?;
-        missing.push((place, name.to_vec()));
+        match &mut self.missing {
+            Some(missing) if error.is_absence() => missing.push((place, name.to_vec())),
+            _ => return Err(error),
+        }
         Ok(())
-    }
-
-    /// Checks that every version which an object needs is there, one after the other: what is missing.
-    pub fn missing_versions(&self, id: ObjectId) -> impl Iterator<Item = LoadError> + '_ {
-        let object = &self.objects[id];
-        let is_checked = holds(Rule::VersionsChecked);
-        let needs = if is_checked { &object.versions.needs[..] } else { &[] };
-        let marker = is_checked && object.dynamic.relr.is_some() && object.versions.lacks_relr_marker();
-        let unmarked =
-            marker.then(|| LoadError::fault(object.display_name(), "DT_RELR without GLIBC_ABI_DT_RELR dependency"));
-        let defined = move |need: &'_ Need<'static>| self.find_by_name(object.namespace, need.file);
-        unmarked.into_iter().chain(needs.iter().filter_map(move |need| Some((need, defined(need)?))).flat_map(
-            move |(need, definer)| {
-                let definer = &self.objects[definer];
-                // That a file has no versions at all is said once.
-                let count = if definer.versions.defines { need.versions.len() } else { 1 };
-                need.versions.iter().take(count).filter_map(move |wanted| version_fault(object, definer, wanted))
-            },
-        ))
     }
 
     /// Moves what stays of a transaction that failed out of the memory that this one took ([`memory::renew`]).
@@ -399,6 +392,8 @@ struct Dependencies {
     needed: Vec<ObjectId>,
     /// Those of them that are filtees.
     filtees: Vec<ObjectId>,
+    /// Where in [`Linker::missing`] the filtees are that a listing has not found.
+    missing: Vec<usize>,
 }
 
 fn log_dependency(object: &Object, kind: DependencyKind, name: &[u8], is_new: bool) {
@@ -427,7 +422,8 @@ pub struct Walk {
 
 impl Walk {
     /// The way through the closure of `roots`.
-    pub fn new(roots: &[ObjectId]) -> Walk {
+    pub fn new(roots: &[ObjectId], finder: &mut Finder) -> Walk {
+        finder.forget_errno();
         Walk { order: BreadthFirst::new(roots), so_far: Dependencies::default(), index: 0 }
     }
 
@@ -442,6 +438,7 @@ impl Walk {
         finder: &mut Finder,
     ) -> Result<Option<ObjectId>, LoadError> {
         while let Some(id) = self.order.next() {
+            let mut missing_filtees = Vec::new();
             let object = &linker.objects[id];
             if object.kind != Kind::Interpreter && object.needed.is_empty() && !object.dynamic.needed.is_empty() {
                 while self.index < linker.objects[id].dynamic.needed.len() {
@@ -452,7 +449,8 @@ impl Walk {
                         return Ok(Some(new));
                     }
                 }
-                let Dependencies { needed, filtees } = core::mem::take(&mut self.so_far);
+                let Dependencies { needed, filtees, missing } = core::mem::take(&mut self.so_far);
+                missing_filtees = missing;
                 let object = &mut linker.objects[id];
                 object.needed = needed;
                 object.filtees = filtees;
@@ -461,7 +459,7 @@ impl Walk {
             let object = &linker.objects[id];
             let namespace = transaction.namespace;
             for filtee in self.order.expand(object) {
-                linker.list_before(namespace, filtee, id);
+                linker.list_before(namespace, filtee, id, &missing_filtees);
             }
         }
         Ok(None)
@@ -547,22 +545,4 @@ impl Transaction {
             linker.unload(id);
         }
     }
-}
-/// What is wrong with a version that an object needs of another.
-fn version_fault(object: &Object, definer: &Object, wanted: &NeededVersion<'_>) -> Option<LoadError> {
-    log::debug!(
-        target: "versions",
-        "checking for version `{}' in file {} [{}] required by file {} [{}]",
-        Lossy(wanted.version.name), Lossy(definer.display_name()), definer.namespace.0,
-        Lossy(object.display_name()), object.namespace.0,
-    );
-    let required_by = || memory::copy_of(object.display_name());
-    let reason = if !definer.versions.defines {
-        Reason::NoVersions { required_by: required_by() }
-    } else if wanted.weak || definer.versions.definitions.contains(&wanted.version) {
-        return None;
-    } else {
-        Reason::MissingVersion { version: memory::copy_of(wanted.version.name), required_by: required_by() }
-    };
-    Some(LoadError::new(definer.display_name(), reason))
 }

@@ -248,8 +248,8 @@ impl Object {
         }))
     }
 
-    /// Tells `LD_DEBUG=files` where it lies.
-    pub fn log_place(&self) {
+    /// Tells `LD_DEBUG=files` which flags of it glibc does not know.
+    pub fn log_flags(&self) {
         /// What glibc knows of `DT_FLAGS_1`.
         const KNOWN_FLAGS: u64 =
             DF_1_NOW | DF_1_NODELETE | DF_1_INITFIRST | DF_1_NOOPEN | DF_1_ORIGIN | DF_1_NODEFLIB | DF_1_PIE;
@@ -257,6 +257,11 @@ impl Object {
         if unknown != 0 {
             log::debug!(target: "files", "\nWARNING: Unsupported flag value(s) of {unknown:#x} in DT_FLAGS_1.");
         }
+    }
+
+    /// Tells `LD_DEBUG=files` where it lies.
+    pub fn log_place(&self) {
+        self.log_flags();
         let bias = self.image.bias;
         let mut loads = self.headers.iter().filter(|h| h.p_type == PT_LOAD);
         let start = loads.next().map_or(0, |first| VAddr(first.p_vaddr).page_floor().0);

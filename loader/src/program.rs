@@ -149,6 +149,9 @@ pub fn settle(linker: &mut Linker, interpreter: ObjectId, closure: &[ObjectId]) 
         linker.objects[id].global = true;
     }
     linker.namespace_mut(BASE_NAMESPACE).global_scope = closure.to_vec();
+    if linker.missing.as_ref().is_some_and(|missing| !missing.is_empty()) {
+        linker.forget_versions(closure);
+    }
 }
 
 /// Opens the file that a command line names. A name without a slash is looked up in the cache of library names and nowhere else, as by
@@ -357,7 +360,7 @@ pub fn has_all_versions(
     let mut complete = true;
     for error in closure.iter().flat_map(|&id| linker.missing_versions(id)) {
         match error.reason {
-            Reason::NoVersions { .. } => {}
+            Reason::NoVersions { .. } | Reason::MissingVersion { weak: true, .. } => {}
             Reason::MissingVersion { .. } => complete = false,
             _ => return Err(error),
         }

@@ -10,6 +10,7 @@ use loader::search::dst::Tokens;
 use loader::search::hwcaps::Hwcaps;
 use loader::search::lookup::{Candidate, CommonPaths, Lookup, ObjectPaths};
 use loader::search::path::{split_preload, Layout, LAYOUTS};
+use rustix::io::Errno;
 use support::{argument, have, searches, SystemLoader, LD_SO};
 
 /// Every file that a lookup proposes when all directories exist and no file does; `None` is the cache.
@@ -36,7 +37,7 @@ fn walk<'p>(
     let mut files = Vec::new();
     while let Some(candidate) = lookup.next(directories, &mut buffer) {
         match candidate {
-            Candidate::Probe => lookup.answer(directories, exists(&buffer)),
+            Candidate::Probe => lookup.answer(directories, exists(&buffer).then_some(()).ok_or(Errno::NOENT)),
             Candidate::File { .. } => files.push(Some(buffer.clone())),
             Candidate::Cache { .. } => files.push(None),
             Candidate::Directory(_) => {}

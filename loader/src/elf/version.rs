@@ -45,6 +45,8 @@ pub struct NeededVersion<'a> {
     pub version: Version<'a>,
     /// `VER_FLG_WEAK`: its absence is no error.
     pub weak: bool,
+    /// By which number symbols refer to it.
+    index: u16,
 }
 
 /// The versions that an object needs of one file.
@@ -71,11 +73,14 @@ pub struct Versions<'a> {
 }
 
 impl<'a> Versions<'a> {
-    /// Whether the object needs versions of the C library but not the one that says that the library knows `DT_RELR`.
-    pub fn lacks_relr_marker(&self) -> bool {
+    /// Whether the object needs versions of the C library but not the one that says that the library knows `DT_RELR`, of a file that
+    /// `is_there`.
+    pub fn lacks_relr_marker(&self, is_there: impl Fn(&[u8]) -> bool) -> bool {
         // Only of objects that use the C library; the library itself can know nothing of its own marker.
         let uses_libc = |need: &Need<'_>| need.file.starts_with(b"libc.so.");
-        let names_relr = |need: &Need<'_>| need.versions.iter().any(|v| v.version.name == b"GLIBC_ABI_DT_RELR");
+        let names_relr = |need: &Need<'_>| {
+            need.versions.iter().any(|v| v.version.name == b"GLIBC_ABI_DT_RELR") && is_there(need.file)
+        };
         self.needs.iter().any(uses_libc) && !self.needs.iter().any(names_relr)
     }
 
@@ -95,6 +100,18 @@ impl<'a> Versions<'a> {
     /// The version that a `DT_VERSYM` entry names.
     pub fn get(&self, versym: u16) -> Option<Version<'a>> {
         self.by_index.get(usize::from(versym & VERSYM_VERSION)).copied().flatten()
+    }
+
+    /// For a listing, where files may be missing: forgets the versions behind the last one that the object defines or needs of a file that
+    /// `is_there`. As in glibc, references to what is left out have no version.
+    pub fn forget_behind_known(&mut self, is_there: impl Fn(&[u8]) -> bool) {
+        let missing: Vec<u16> =
+            self.needs.iter().filter(|need| !is_there(need.file)).flat_map(|n| &n.versions).map(|v| v.index).collect();
+        let is_known = |(index, version): (usize, &Option<Version<'a>>)| {
+            version.is_some() && !missing.iter().any(|&known| usize::from(known) == index)
+        };
+        let known = self.by_index.iter().enumerate().rposition(is_known).map_or(0, |last| last + 1);
+        self.by_index.truncate(known);
     }
 
     fn set(&mut self, versym: u16, version: Version<'a>) -> Result<(), Reason> {
@@ -126,8 +143,9 @@ impl<'a> Versions<'a> {
                 let hash = u32_at(table, aux_at).ok_or_else(bad)?;
                 let name = u32_at(table, aux_at + 8).and_then(|o| symbols.string(u64::from(o))).ok_or_else(bad)?;
                 let version = Version { name, hash };
-                self.set(u16_at(table, aux_at + 6).ok_or_else(bad)?, version)?;
-                memory::push(&mut need.versions, NeededVersion { version, weak: flags & VER_FLG_WEAK != 0 })?;
+                let index = u16_at(table, aux_at + 6).ok_or_else(bad)? & VERSYM_VERSION;
+                self.set(index, version)?;
+                memory::push(&mut need.versions, NeededVersion { version, weak: flags & VER_FLG_WEAK != 0, index })?;
                 match u32_at(table, aux_at + 12).ok_or_else(bad)? {
                     0 => break,
                     next => aux_at = aux_at.checked_add(next as usize).ok_or_else(bad)?,
@@ -222,6 +240,21 @@ mod tests {
         assert_eq!(versions.needs[0].versions[0].version.name, b"GLIBC_2.34");
         assert_eq!(versions.get(0x8002).map(|v| v.name), Some(&b"GLIBC_2.34"[..]));
         assert_eq!(versions.get(7), None);
+    }
+
+    #[test]
+    fn what_missing_files_have_is_forgotten_behind_what_is_known() {
+        let record = need_record(0);
+        let mut versions = parse(&record, 1).expect("parses");
+        versions.forget_behind_known(|_| true);
+        assert!(versions.get(2).is_some());
+        versions.forget_behind_known(|_| false);
+        assert_eq!(versions.get(2), None);
+        // Not if there is something behind it.
+        let mut versions = parse(&record, 1).expect("parses");
+        versions.set(3, Version { name: b"ONE", hash: 1 }).expect("memory");
+        versions.forget_behind_known(|_| false);
+        assert!(versions.get(2).is_some());
     }
 
     #[test]

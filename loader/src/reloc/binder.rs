@@ -285,7 +285,7 @@ impl<'o> Binding<'_, 'o> {
 
 /// Tells which objects were searched (`LD_DEBUG=symbols`).
 #[cold]
-pub(super) fn log_search<'n>(
+pub fn log_search<'n>(
     searched: impl Iterator<Item = (ObjectId, &'n [u8])>,
     name: HashedName<'_>,
     found: Option<Definition>,
@@ -301,7 +301,7 @@ pub(super) fn log_search<'n>(
 
 /// Tells what a reference was bound to (`LD_DEBUG=bindings`): the objects with their namespaces.
 #[cold]
-pub(super) fn log_binding(
+pub fn log_binding(
     (from, NamespaceId(from_at)): (&[u8], NamespaceId),
     (to, NamespaceId(to_at)): (&[u8], NamespaceId),
     name: &[u8],

@@ -8,21 +8,20 @@ use crate::object::ObjectId;
 use alloc::vec::Vec;
 use goblin::elf64::reloc::{self, Rela};
 
-/// What the references of one object come to.
-#[derive(Default)]
-pub struct References {
-    /// The objects that define something it refers to, each once.
-    pub definers: Vec<ObjectId>,
-    /// What has no definition, in the order of the relocations.
-    pub undefined: Vec<LoadError>,
-}
-
-/// Looks up every symbol that the relocations of an object name; those of the PLT only with `functions`.
+/// Looks up every symbol that the relocations of an object name; those of the PLT only with `functions`. `undefined` gets what has no
+/// definition, in the order of the relocations, between the warnings that relocating gives.
+///
+/// The objects that define something it refers to, each once.
 ///
 /// # Errors
 /// A table that does not lie in the object, or an index outside the symbol table.
-pub fn references(binding: &Binding<'_, '_>, functions: bool) -> Result<References, LoadError> {
-    let mut found = References::default();
+pub fn references(
+    binding: &Binding<'_, '_>,
+    functions: bool,
+    undefined: &mut dyn FnMut(LoadError),
+) -> Result<Vec<ObjectId>, LoadError> {
+    x86_64::tell_begin(binding.object, !functions);
+    let mut definers = Vec::new();
     let (rela, plt) = x86_64::records_of(binding.object)?;
     let relative = (binding.object.dynamic.relative_count as usize).min(rela.len());
     let mut failed = None;
@@ -35,17 +34,23 @@ pub fn references(binding: &Binding<'_, '_>, functions: bool) -> Result<Referenc
         match binding.resolve(index, class) {
             Ok(resolved) => {
                 failed = None;
-                let definer = binding.definer(&resolved).map(|(id, ..)| id);
-                found.definers.extend(definer.filter(|id| !found.definers.contains(id)));
+                let Some((definer, _, symbol)) = binding.definer(&resolved) else { continue };
+                if let (Class::Copy, Some(original)) = (class, symbol) {
+                    let reference = binding.object.symbols.get(index);
+                    reference.inspect(|reference| x86_64::warn_of_size(binding.object, reference, original));
+                }
+                if !definers.contains(&definer) {
+                    definers.push(definer);
+                }
             }
             Err(error @ LoadError { reason: Reason::UndefinedSymbol { .. }, .. }) => {
                 failed = Some((index, class));
-                found.undefined.push(error);
+                undefined(error);
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(found)
+    Ok(definers)
 }
 
 fn class_of(rela: &Rela) -> Class {

@@ -12,8 +12,8 @@ pub mod protected;
 pub mod slots;
 mod x86_64;
 
-pub use binder::{is_ifunc, value_of, Binder, Binding, Resolved};
-pub use check::{references, References};
+pub use binder::{is_ifunc, log_binding, log_search, value_of, Binder, Binding, Resolved};
+pub use check::references;
 pub use x86_64::{relocate, run_deferred, Deferred, PltMode, WARNS_OF_SMALLER};
 
 use crate::addr::Addr;

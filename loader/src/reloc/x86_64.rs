@@ -4,6 +4,7 @@ use super::binder::{Binding, Resolved};
 use super::Services;
 use crate::addr::{VAddr, PAGE_SIZE};
 use crate::elf::dynamic::Table;
+use crate::elf::symbols::Sym;
 use crate::elf::view::u64_at;
 use crate::error::{LoadError, Lossy, Reason};
 use crate::image::Image;
@@ -70,8 +71,7 @@ pub fn relocate(
     deferred: &mut Vec<Deferred>,
 ) -> Result<(), LoadError> {
     let object = binding.object;
-    let lazily = if plt == PltMode::Lazy { " (lazy)" } else { "" };
-    log::debug!(target: "reloc", "\nrelocation processing: {}{lazily}", Lossy(object.display_name()));
+    tell_begin(object, plt == PltMode::Lazy);
     let pass = Pass {
         binding,
         object,
@@ -487,18 +487,29 @@ impl Pass<'_, '_, '_> {
             return Ok(());
         };
         let size = if holds(Rule::CopyRelocation) { original.st_size.min(reference.st_size) } else { 0 };
-        let is_smaller = original.st_size < reference.st_size;
-        if original.st_size > reference.st_size || (is_smaller && WARNS_OF_SMALLER.load(Ordering::Relaxed)) {
-            log::warn!(
-                "Symbol `{}' has different size in shared object, consider re-linking",
-                Lossy(self.object.symbols.name(reference))
-            );
-        }
+        warn_of_size(self.object, reference, original);
         if definer.image.segment(VAddr(original.st_value), size).is_none_or(|s| !s.prot.read) {
             return Err(self.malformed("copied symbol outside its object", original.st_value));
         }
         let from = definer.image.bias.run_time(VAddr(original.st_value));
         // SAFETY: the source was just found to lie in a readable segment.
         unsafe { self.image.copy_in(VAddr(rela.r_offset), from, size) }.ok_or_else(|| self.outside(rela.r_offset))
+    }
+}
+
+/// Tells `LD_DEBUG` that the relocations of an object come now.
+pub(super) fn tell_begin(object: &Object, is_lazy: bool) {
+    let lazily = if is_lazy { " (lazy)" } else { "" };
+    log::debug!(target: "reloc", "\nrelocation processing: {}{lazily}", Lossy(object.display_name()));
+}
+
+/// Warns of a variable that its library has in another size than the executable has room for.
+pub(super) fn warn_of_size(object: &Object, reference: &Sym, original: &Sym) {
+    let is_smaller = original.st_size < reference.st_size;
+    if original.st_size > reference.st_size || (is_smaller && WARNS_OF_SMALLER.load(Ordering::Relaxed)) {
+        log::warn!(
+            "Symbol `{}' has different size in shared object, consider re-linking",
+            Lossy(object.symbols.name(reference))
+        );
     }
 }

@@ -67,7 +67,7 @@ pub(super) struct Mention {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Subdirectory {
     /// Below the search directory, with a slash at its end; empty for the search directory itself.
-    path: Vec<u8>,
+    pub(super) path: Vec<u8>,
     /// Nodes above it, the root first.
     pub(super) ancestors: Vec<usize>,
     /// Whether libraries are looked for in it (not in `glibc-hwcaps/` itself).
@@ -172,9 +172,18 @@ impl Directories {
         known.presence.get(node).copied().unwrap_or(Presence::Missing)
     }
 
+    /// Whether a directory is relative. As in glibc one counts as present everywhere but in the search itself, with all its subdirectories.
+    #[must_use]
+    pub(super) fn is_relative(&self, directory: DirectoryId) -> bool {
+        !self.path(directory).starts_with(b"/")
+    }
+
     /// Whether a directory was asked for and is not there.
     #[must_use]
     pub fn is_missing(&self, directory: DirectoryId) -> bool {
+        if self.is_relative(directory) {
+            return false;
+        }
         let itself = self.tree.iter().position(|node| node.path.is_empty());
         itself.is_some_and(|node| self.presence(directory, node) == Presence::Missing)
     }
@@ -190,7 +199,9 @@ impl Directories {
         for directory in list.iter().copied().take_while(|id| what(*id) == first) {
             let is_missing = |node: usize| self.presence(directory, node) == Presence::Missing;
             let below_missing = |node: &Subdirectory| node.ancestors.iter().any(|&above| is_missing(above));
-            let is_left_out = |node: usize| is_missing(node) || self.tree.get(node).is_some_and(below_missing);
+            let is_known = !self.is_relative(directory);
+            let is_left_out =
+                |node: usize| is_known && (is_missing(node) || self.tree.get(node).is_some_and(below_missing));
             for node in self.listed.iter().copied().filter(|node| !is_left_out(*node)) {
                 self.write(directory, node, &mut path);
                 if core::mem::replace(&mut separator, true) {
@@ -225,7 +236,8 @@ impl Directories {
 
     /// Forgets what an earlier lookup learnt of a relative directory.
     pub(super) fn forget_if_relative(&mut self, directory: DirectoryId) {
-        if let Some(known) = self.known.get_mut(directory.0).filter(|known| !known.path.starts_with(b"/")) {
+        let is_relative = self.is_relative(directory);
+        if let Some(known) = self.known.get_mut(directory.0).filter(|_| is_relative) {
             known.presence.fill(Presence::Unknown);
         }
     }

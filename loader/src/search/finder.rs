@@ -216,6 +216,11 @@ impl Finder {
         self.watcher.is_some()
     }
 
+    /// Forgets which error number the last file has left behind: as in glibc when a closure begins.
+    pub fn forget_errno(&mut self) {
+        self.left = None;
+    }
+
     /// Whether the executable's DT_RUNPATH is searched for everybody, as its DT_RPATH is: until the finder rests.
     pub fn lend_runpath(&mut self, yes: bool) {
         self.lends_runpath = yes;
@@ -310,9 +315,9 @@ impl Finder {
     ) -> Result<Opened, LoadError> {
         self.make_room_for_paths(asker, objects)?;
         self.prepare(asker, self.executable, objects);
-        let found = self.walk(name, asker, objects, privileged);
+        let found = self.walk(name, asker, objects, privileged)?;
         log::debug!(target: "libs", "");
-        match found? {
+        match found {
             Ok(opened) => Ok(opened),
             Err(Missed { wrong_class: true, .. }) => Err(LoadError::fault(name, WRONG_CLASS)),
             Err(Missed { errno, .. }) => {
@@ -459,8 +464,13 @@ impl Finder {
                     continue;
                 }
                 Candidate::Probe => {
-                    let exists = sys::is_directory(&c_string(&buffer)?).unwrap_or(false);
-                    lookup.answer(&mut self.directories, exists);
+                    let answer = match sys::is_directory(&c_string(&buffer)?) {
+                        Ok(true) => Ok(()),
+                        Ok(false) => Err(Errno::NOTDIR),
+                        Err(errno) => Err(errno),
+                    };
+                    missed.errno = answer.err().or(missed.errno);
+                    lookup.answer(&mut self.directories, answer);
                     continue;
                 }
                 Candidate::Cache { no_default } => {
@@ -473,10 +483,12 @@ impl Finder {
                         });
                     }
                     let found = self.cache.as_ref().and_then(|cache| cache.look_up(name, &self.options.hwcaps));
-                    match found.filter(|path| !(no_default && self.layout.covers(path))) {
-                        Some(path) => (c_string(&path)?, Step::Cache),
-                        None => continue,
+                    let Some(path) = found else { continue };
+                    if no_default && self.layout.covers(&path) {
+                        log::debug!(target: "libs", "  trying file={}", Lossy(&path));
+                        continue;
                     }
+                    (c_string(&path)?, Step::Cache)
                 }
                 Candidate::File { source, .. } => (c_string(&buffer)?, Step::Path(source)),
             };
@@ -491,7 +503,7 @@ impl Finder {
                 }
                 Err(OpenError::Unreachable(error)) => {
                     missed.errno = error.errno;
-                    lookup.skip_list();
+                    lookup.unreachable(&self.directories);
                 }
                 Err(OpenError::Broken(error)) => return Err(error),
             }

@@ -12,6 +12,7 @@
 
 use crate::rule::{holds, Rule};
 use alloc::vec::Vec;
+use rustix::io::Errno;
 
 use super::directories::{Directories, DirectoryId, Presence, SearchList};
 
@@ -98,6 +99,8 @@ pub struct Lookup<'p, C> {
     tells: bool,
     /// A directory in which a file was tried without knowing whether there is such a directory.
     tried: Option<(DirectoryId, usize)>,
+    /// Whether that ends the list if there is one.
+    stuck: bool,
 }
 
 /// A list of directories, and where it is from.
@@ -135,6 +138,7 @@ impl<'p, C: Iterator<Item = &'p ObjectPaths> + Clone> Lookup<'p, C> {
             files_first: false,
             tells: false,
             tried: None,
+            stuck: false,
         }
     }
 
@@ -178,10 +182,32 @@ impl<'p, C: Iterator<Item = &'p ObjectPaths> + Clone> Lookup<'p, C> {
         }
     }
 
-    /// The answer to the [`Candidate::Probe`] that came last.
-    pub fn answer(&mut self, directories: &mut Directories, exists: bool) {
+    /// The answer to the [`Candidate::Probe`] that came last: the directory exists, or why not. As in glibc, a relative one that is anything
+    /// but missing or inaccessible ends its list, as a file in it would that can't be opened for such a reason.
+    pub fn answer(&mut self, directories: &mut Directories, answer: Result<(), Errno>) {
         if let Some((directory, node)) = self.probe.take() {
-            directories.learn(directory, node, if exists { Presence::Present } else { Presence::Missing });
+            directories.learn(directory, node, if answer.is_ok() { Presence::Present } else { Presence::Missing });
+            let is_itself = directories.tree.get(node).is_some_and(|node| node.path.is_empty());
+            let ends_list = match answer {
+                Ok(()) => core::mem::take(&mut self.stuck),
+                Err(Errno::NOENT | Errno::ACCESS) => false,
+                Err(_) => is_itself && directories.is_relative(directory),
+            };
+            if ends_list {
+                self.skip_list();
+            }
+        }
+        self.stuck = false;
+    }
+
+    /// The answer to a [`Candidate::File`] that could not be opened for another reason than that there is none or that it may not be read:
+    /// as in glibc, the rest of the list is left out if the directory is there, once its subdirectories have been searched too.
+    pub fn unreachable(&mut self, directories: &Directories) {
+        let is_last = !directories.tree.iter().skip(self.node).any(|node| node.searched);
+        if is_last && self.tried.is_some() {
+            self.stuck = true;
+        } else if is_last {
+            self.skip_list();
         }
     }
 
@@ -190,8 +216,8 @@ impl<'p, C: Iterator<Item = &'p ObjectPaths> + Clone> Lookup<'p, C> {
         self.list.map(|(source, list)| (source, list.0.get(self.position..).unwrap_or_default()))
     }
 
-    /// Leaves out the rest of the current list. glibc does so when opening failed with anything but ENOENT or EACCES.
-    pub fn skip_list(&mut self) {
+    /// Leaves out the rest of the current list.
+    fn skip_list(&mut self) {
         self.list = None;
         self.tried = None;
     }
@@ -347,7 +373,7 @@ mod tests {
         while let Some(candidate) = lookup.next(directories, &mut buffer) {
             let path = String::from_utf8(buffer.clone()).unwrap();
             if candidate == Candidate::Probe {
-                lookup.answer(directories, exists(&path));
+                lookup.answer(directories, exists(&path).then_some(()).ok_or(Errno::NOENT));
             }
             steps.push(path);
         }
@@ -385,7 +411,8 @@ mod tests {
             while let Some(candidate) = lookup.next(&mut directories, &mut buffer) {
                 let path = String::from_utf8(buffer.clone()).unwrap();
                 if candidate == Candidate::Probe {
-                    lookup.answer(&mut directories, path == "/a/" || path == "/a/tls/");
+                    let exists = path == "/a/" || path == "/a/tls/";
+                    lookup.answer(&mut directories, exists.then_some(()).ok_or(Errno::NOENT));
                 }
                 steps.push(path);
             }
@@ -418,7 +445,7 @@ mod tests {
         let mut sources = Vec::new();
         while let Some(candidate) = lookup.next(&mut directories, &mut buffer) {
             match candidate {
-                Candidate::Probe => lookup.answer(&mut directories, true),
+                Candidate::Probe => lookup.answer(&mut directories, Ok(())),
                 Candidate::File { source, .. } => {
                     sources.push(source);
                     lookup.skip_list();
@@ -442,7 +469,10 @@ mod tests {
             let (mut buffer, mut found) = (Vec::new(), Vec::new());
             while let Some(candidate) = lookup.next(&mut directories, &mut buffer) {
                 match candidate {
-                    Candidate::Probe => lookup.answer(&mut directories, !buffer.ends_with(b"s/")),
+                    Candidate::Probe => {
+                        let exists = !buffer.ends_with(b"s/");
+                        lookup.answer(&mut directories, exists.then_some(()).ok_or(Errno::NOENT));
+                    }
                     Candidate::File { source, directory } if buffer.len() == 4 => {
                         found.push((source, directories.path(directory).to_vec()));
                     }

@@ -286,7 +286,7 @@ fn map_watched(
     if transaction.added.contains(&root) {
         audit::added(transaction, root, announces);
     }
-    let mut walk = Walk::new(&[root]);
+    let mut walk = Walk::new(&[root], &mut process::enter().finder);
     while let Some(new) = {
         let mut gate = process::enter();
         let process = &mut *gate;
@@ -480,7 +480,9 @@ fn linker_has_flag(process: &Process, id: ObjectId, flag: u64) -> bool {
 /// Checks a new object before anything of it is linked.
 fn check(process: &Process, id: ObjectId) -> Result<(), LoadError> {
     let object = &process.linker.objects[id];
-    let is_fatal = |error: &LoadError| !matches!(error.reason, Reason::NoVersions { .. });
+    let is_harmless =
+        |reason: &Reason| matches!(reason, Reason::NoVersions { .. } | Reason::MissingVersion { weak: true, .. });
+    let is_fatal = |error: &LoadError| !is_harmless(&error.reason);
     process.linker.missing_versions(id).find(is_fatal).map_or(Ok(()), Err)?;
     object.check_functions()?;
     program::check_isa(object, process.finder.isa_1())?;

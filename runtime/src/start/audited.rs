@@ -132,7 +132,7 @@ fn load_closure(request: &Request) -> Result<Vec<ObjectId>, Failure> {
     if let Some(vdso) = vdso {
         audit::open(vdso);
     }
-    let mut walk = Walk::new(&roots);
+    let mut walk = Walk::new(&roots, &mut process::enter().finder);
     while let Some(new) = {
         let mut gate = process::enter();
         let process = &mut *gate;

@@ -15,7 +15,7 @@ use loader::elf::symbols::HashedName;
 use loader::error::{Consequence, LoadError, Lossy, Reason};
 use loader::lookup::{Class, Query, Scope};
 use loader::object::{Kind, Object, ObjectId, BASE_NAMESPACE};
-use loader::reloc::{self, Binder, PltMode, References};
+use loader::reloc::{self, Binder, PltMode};
 use loader::sys;
 
 /// Answers `--verify` for the program, of which nothing else is loaded: 0 for one that names an interpreter, 2 for another object with a
@@ -58,10 +58,10 @@ pub fn trace(request: &Request, loaded: Listed<'_>) -> Result<core::convert::Inf
             if id == loaded.interpreter {
                 continue;
             }
-            for error in references(loaded, id, functions)?.undefined {
+            references(loaded, id, functions, &mut |error| {
                 error.tell(Consequence::Continued);
                 logger::line(format_args!("{}\t({})", error.cause(), Lossy(&error.object)));
-            }
+            })?;
         }
     }
     if request.environment.verbose {
@@ -145,7 +145,15 @@ fn find_symbol(loaded: Listed<'_>, name: &'static CStr) -> Result<(), Failure> {
     let namespace = linker.namespace(BASE_NAMESPACE);
     let query = Query { name: HashedName::new(name.to_bytes()), version: None, class: Class::Plt, newest: false };
     let scope = Scope::new(&linker.objects, namespace.global_scope.iter().copied());
-    let Some(found) = scope.find(&query, &namespace.unique) else {
+    let found = scope.find(&query, &namespace.unique);
+    let shown = |id: ObjectId| (linker.objects[id].display_name(), BASE_NAMESPACE);
+    if log::log_enabled!(target: "symbols", log::Level::Trace) {
+        reloc::log_search(scope.ids().map(|id| (id, shown(id).0)), query.name, found, BASE_NAMESPACE);
+    }
+    if let Some(found) = found.filter(|_| log::log_enabled!(target: "bindings", log::Level::Trace)) {
+        reloc::log_binding(shown(loaded.main), shown(found.object), name.to_bytes(), None);
+    }
+    let Some(found) = found else {
         let reason = Reason::UndefinedSymbol { symbol: name.to_bytes().to_vec(), version: None };
         return Err(LoadError::new(linker.objects[loaded.main].display_name(), reason).into());
     };
@@ -159,13 +167,18 @@ fn find_symbol(loaded: Listed<'_>, name: &'static CStr) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Looks up what an object refers to; functions too if it wants them to be bound at once.
-fn references(loaded: Listed<'_>, id: ObjectId, functions: bool) -> Result<References, Failure> {
+/// Looks up what an object refers to; functions too if it wants them to be bound at once. Who defines it; `undefined` gets what nobody does.
+fn references(
+    loaded: Listed<'_>,
+    id: ObjectId,
+    functions: bool,
+    undefined: &mut dyn FnMut(LoadError),
+) -> Result<Vec<ObjectId>, Failure> {
     let linker = loaded.linker;
     let namespace = linker.namespace(BASE_NAMESPACE);
     let binder = Binder::new(&linker.objects, namespace.global_scope.iter().copied(), &namespace.unique);
     let functions = functions || linker.objects[id].dynamic.binds_now();
-    Ok(reloc::references(&binder.object(id), functions)?)
+    Ok(reloc::references(&binder.object(id), functions, undefined)?)
 }
 
 /// Names the direct dependencies in which the program refers to nothing; the exit status says whether there is one.
@@ -174,13 +187,12 @@ fn references(loaded: Listed<'_>, id: ObjectId, functions: bool) -> Result<Refer
 /// are counted among them.
 fn show_unused(loaded: Listed<'_>, functions: bool) -> Result<core::convert::Infallible, Failure> {
     let linker = loaded.linker;
-    let used = references(loaded, loaded.main, functions)?.definers;
-    let is_used = |id: ObjectId| id == loaded.interpreter || used.contains(&id);
+    let used = references(loaded, loaded.main, functions, &mut |_| ())?;
     let is_direct = |row: &Row<'_>| !matches!(row, Row::Found(id) if matches!(linker.objects[*id].kind, Kind::Executable | Kind::Vdso));
     let direct = rows(loaded).into_iter().filter(is_direct).take(needed_names(&linker.objects[loaded.main]).count());
     let unused: Vec<&[u8]> = direct
         .filter_map(|row| match row {
-            Row::Found(id) if is_used(id) => None,
+            Row::Found(id) if used.contains(&id) => None,
             Row::Found(id) => Some(linker.objects[id].name.to_bytes()),
             Row::Missing(name) => Some(name),
         })
@@ -197,6 +209,18 @@ fn show_unused(loaded: Listed<'_>, functions: bool) -> Result<core::convert::Inf
 /// Tells which versions every object needs, of which file, and where they are.
 fn show_versions(loaded: Listed<'_>) {
     let linker = loaded.linker;
+    let rows = rows(loaded);
+    // As in glibc, what comes last is what counts.
+    let provider = |file: &[u8]| {
+        let answers = |row: &&Row<'_>| match row {
+            Row::Found(id) => linker.objects[*id].answers_to(file),
+            Row::Missing(name) => *name == file,
+        };
+        match rows.iter().rev().find(answers) {
+            Some(Row::Found(id)) => Some(&linker.objects[*id]),
+            _ => None,
+        }
+    };
     let mut first = true;
     for &id in &linker.namespace(BASE_NAMESPACE).list {
         let object = &linker.objects[id];
@@ -208,7 +232,7 @@ fn show_versions(loaded: Listed<'_>) {
         }
         logger::print(format_args!("\t{}:\n", Lossy(object.display_name())));
         for need in &object.versions.needs {
-            let definer = linker.find_by_name(BASE_NAMESPACE, need.file).map(|id| &linker.objects[id]);
+            let definer = provider(need.file);
             for wanted in &need.versions {
                 let defines = |o: &&Object| o.versions.definitions.iter().any(|v| v.name == wanted.version.name);
                 logger::print(format_args!(

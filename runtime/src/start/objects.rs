@@ -162,6 +162,7 @@ fn adopt_program(stack: &InitialStack, request: &Request) -> Result<Box<Object>,
     if object.headers_at == Addr(0) {
         object.headers_at = Addr(at);
     }
+    object.log_flags();
     object.origin = executable_origin(request);
     Ok(object)
 }

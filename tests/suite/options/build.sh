@@ -40,7 +40,38 @@ for name in first second third; do
 done
 program repeated 'int first(void), second(void); int main(void) { return first() + second(); }' libfirst.so libsecond.so libthird.so \
     libgone.so -lm -Wl,-rpath,.
+program lastgone 'int gone(void); int main(void) { return gone(); }' -lc libgone.so -Wl,-rpath,.
 rm libgone.so
+library libaged.so "$both" -Wl,--version-script=one.map
+program aged "$versions" libaged.so -Wl,-rpath,.
+library libtwice.so "$both" -Wl,--version-script=one.map
+program twice "$versions" libtwice.so libaged.so -Wl,-rpath,.
+rm libaged.so
+library libbroken.so 'int broken(void) { return 0; }'
+program broken 'int broken(void); int gone(void); int main(void) { return broken(); }' libbroken.so libver.so -Wl,-rpath,.
+printf 'text\n' >libbroken.so
+library libother.so 'int other(void) { return 0; }'
+program another 'int other(void); int main(void) { return other(); }' libother.so libver.so -Wl,-rpath,.
+# For the other word size.
+printf '\1' | dd of=libother.so bs=1 seek=4 conv=notrunc status=none
+library libsized.so 'int sized[2];'
+library other/libsized.so 'int sized[4];'
+library none/libsized.so 'int sized[1];'
+program sized 'extern int sized[2], nobody; int main(void) { return sized[0] + nobody; }' libsized.so -fno-pie -no-pie \
+    -Wl,--unresolved-symbols=ignore-all
+program nodefault 'int unused(void); int main(void) { return unused(); }' libunused.so -Wl,-z,nodefaultlib
+program norpath 'int unused(void); int main(void) { return unused(); }' libunused.so -Wl,-z,nodefaultlib -Wl,-rpath,/nowhere
+ln -s loop loop
+# ONE is needed weakly.
+perl -0777 -pe 's/\x25\x54\0\0\0\0/\x25\x54\0\0\x02\0/' versions >weakly
+chmod +x weakly
+program ownflags 'int main(void) { return 0; }' -Wl,-z,global -Wl,--dynamic-linker=./ld.so
+library libgonetoo.so 'int gone(void) { return 0; }'
+library libfilter.so 'int filtered(void) { return 0; }' -Wl,-f,libnone.so -Wl,-f,libwhere.so -Wl,-f,libnothing.so -Wl,-rpath,.
+program filters "$versions" libver.so libgonetoo.so libfilter.so libgonetoo.so libunused.so libwhere.so -Wl,-rpath,.
+rm libgonetoo.so
+mkdir -p looped
+ln -s libver.so looped/libver.so
 program unbound 'int nobody(void); int main(void) { return nobody(); }' libunused.so -Wl,--unresolved-symbols=ignore-all -Wl,-rpath,. \
     -Wl,-z,lazy -fno-pie -no-pie
 program open 'int opened(void); int f(void); int main(void) { return opened() + f(); }' libopen.so libver.so \
