@@ -10,6 +10,7 @@ use crate::error::{LoadError, Reason};
 use crate::image::Image;
 use crate::memory;
 use crate::relro::{self, RelroPages};
+use crate::rule::{holds, Rule};
 use crate::sys::FileId;
 use crate::tls::{TlsSegment, TlsState};
 use alloc::boxed::Box;
@@ -18,7 +19,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{Cell, OnceCell};
 use goblin::elf64::dynamic::{
-    DF_1_INITFIRST, DF_1_NODEFLIB, DF_1_NODELETE, DF_1_NOOPEN, DF_1_NOW, DF_1_ORIGIN, DF_1_PIE,
+    DF_1_INITFIRST, DF_1_NODEFLIB, DF_1_NODELETE, DF_1_NOOPEN, DF_1_NOW, DF_1_ORIGIN, DF_1_PIE, DF_SYMBOLIC,
 };
 use goblin::elf64::program_header::{PT_DYNAMIC, PT_GNU_EH_FRAME, PT_LOAD, PT_NOTE, PT_PHDR};
 
@@ -129,10 +130,10 @@ pub struct Object {
     pub global: bool,
     /// Whether it asks for an executable stack.
     pub executable_stack: bool,
-    /// Whether the dlopened object looks in its own closure before the global scope (`RTLD_DEEPBIND`).
-    pub deep_bind: bool,
-    /// The closure in which it looks up its symbols after the global scope; empty for the start-up closure, whose closure is the
-    /// global scope.
+    /// How much of the local scope is searched before the global one: the closure that it was dlopened with, if with `RTLD_DEEPBIND`.
+    pub deep: usize,
+    /// The closure in which it looks up its symbols after the global scope, and behind it others that have come to need it; empty for the
+    /// start-up closure, whose closure is the global scope.
     pub local_scope: Vec<ObjectId>,
     /// How many dlopens hold it directly.
     pub open_count: u32,
@@ -242,7 +243,7 @@ impl Object {
             undeletable: false,
             stage: Stage::Mapped,
             global: false,
-            deep_bind: false,
+            deep: 0,
             local_scope: Vec::new(),
             open_count: 0,
         }))
@@ -314,6 +315,16 @@ impl Object {
     /// Whether it is part of the start-up closure: it looks its symbols up where the program does.
     pub fn is_of_the_start(&self) -> bool {
         self.local_scope.is_empty()
+    }
+
+    /// Whether it looks its symbols up in itself before all others: `DT_SYMBOLIC`, which `RTLD_DEEPBIND` overrides.
+    pub fn looks_into_itself_first(&self) -> bool {
+        self.kind == Kind::Library && self.dynamic.has_flag(DF_SYMBOLIC) && self.deep == 0 && holds(Rule::SymbolicFirst)
+    }
+
+    /// The part of its local scope that is searched before the global one, and the part behind.
+    pub fn local_scopes(&self) -> (&[ObjectId], &[ObjectId]) {
+        self.local_scope.split_at(self.deep.min(self.local_scope.len()))
     }
 
     /// Whether references to it are taken note of: it was dlopened, and stays only for as long as something else does, be that for ever.

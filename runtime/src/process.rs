@@ -75,6 +75,8 @@ pub struct StaticTls {
     pub layout: loader::tls::StaticLayout,
     /// Bytes below the thread pointer of every thread.
     pub room: u64,
+    /// How many of them modules may take that could do without (`glibc.rtld.optional_static_tls`).
+    pub optional: u64,
 }
 
 impl Process {

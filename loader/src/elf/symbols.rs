@@ -219,6 +219,11 @@ impl<'a> Symbols<'a> {
         hashed.min(self.table.len() as u32)
     }
 
+    /// Whether names are found by `DT_GNU_HASH`.
+    pub fn has_gnu_hash(&self) -> bool {
+        matches!(self.hash, Hash::Gnu(_))
+    }
+
     /// The position of a symbol that came from this table.
     pub fn index_of(&self, symbol: &Sym) -> Option<u32> {
         let offset = (core::ptr::from_ref(symbol) as usize).checked_sub(self.table.as_ptr() as usize)?;

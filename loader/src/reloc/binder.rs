@@ -13,7 +13,6 @@ use crate::statistics::{LOOKUPS, REMEMBERED};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use goblin::elf::sym::{STB_LOCAL, STB_WEAK, STT_GNU_IFUNC};
-use goblin::elf64::dynamic::DF_SYMBOLIC;
 
 /// Binds the references of the objects of one transaction.
 pub struct Binder<'o> {
@@ -24,11 +23,19 @@ pub struct Binder<'o> {
     unique: &'o UniqueSymbols,
     /// Whether any object can be unloaded at all.
     tracks_dependencies: bool,
-    /// References from one object to another that may be unloaded: the second must stay as long as the first.
-    /// In the order in which they were met.
-    pub dependencies: RefCell<Vec<(ObjectId, ObjectId)>>,
-    /// The objects of which it was told that an `STB_GNU_UNIQUE` definition makes them stay.
+    /// What follows from the references met so far for how long objects stay, in the order in which they were met.
+    pub dependencies: RefCell<Vec<Dependency>>,
+    /// The objects that an `STB_GNU_UNIQUE` definition makes stay.
     kept_as_unique: RefCell<Vec<ObjectId>>,
+}
+
+/// What a reference means for how long an object that may be unloaded stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dependency {
+    /// The second stays at least as long as the first, which refers to it.
+    Reference(ObjectId, ObjectId),
+    /// It stays for ever: its definition of an `STB_GNU_UNIQUE` symbol is in use.
+    Unique(ObjectId),
 }
 
 /// How one object's references are bound: its own scope if that differs from the shared one.
@@ -77,17 +84,16 @@ impl<'o> Binder<'o> {
     /// The binding of one object.
     pub fn object<'b>(&'b self, id: ObjectId) -> Binding<'b, 'o> {
         let object = &self.objects[id];
-        let symbolic = object.dynamic.has_flag(DF_SYMBOLIC) && holds(Rule::SymbolicFirst);
+        let symbolic = object.looks_into_itself_first();
         let own_scope = (symbolic || !object.local_scope.is_empty()).then(|| {
             let mut ids = Vec::new();
             if symbolic {
                 ids.push(id);
             }
-            if object.deep_bind {
-                ids.extend(&object.local_scope);
-            }
+            let (before, behind) = object.local_scopes();
+            ids.extend(before);
             ids.extend(self.scope.ids());
-            ids.extend(&object.local_scope);
+            ids.extend(behind);
             Scope::new(self.objects, ids)
         });
         let last = Cell::new((0, Class::Data, Resolved::Own(None)));
@@ -239,27 +245,34 @@ impl<'o> Binding<'_, 'o> {
     }
 
     fn note(&self, name: HashedName<'_>, version: Option<Wanted<'_>>, found: Definition) {
-        if self.binder.tracks_dependencies
-            && found.object != self.id
-            && self.binder.objects[found.object].counts_references()
-        {
-            let (mut met, new) = (self.binder.dependencies.borrow_mut(), (self.id, found.object));
-            // An object's own come one after the other.
-            if !met.iter().rev().take_while(|(from, _)| *from == self.id).any(|known| *known == new) {
-                met.push(new);
-            }
+        let definer = &self.binder.objects[found.object];
+        if self.binder.tracks_dependencies && definer.counts_references() {
+            self.note_dependency(found, definer);
         }
         if log::log_enabled!(target: "bindings", log::Level::Trace) && !self.is_told.get() {
-            let definer = &self.binder.objects[found.object];
-            let mut kept = self.binder.kept_as_unique.borrow_mut();
-            if found.is_unique() && definer.counts_references() && !kept.contains(&found.object) {
-                kept.push(found.object);
-                let (name, NamespaceId(at)) = (Lossy(definer.display_name()), definer.namespace);
-                log::trace!(target: "bindings", "marking {name} [{at}] as NODELETE due to unique symbol");
-            }
             let (from, to) =
                 ((self.object.display_name(), self.object.namespace), (definer.display_name(), definer.namespace));
             log_binding(from, to, name.name, version.map(|v| v.version));
+        }
+    }
+
+    fn note_dependency(&self, found: Definition, definer: &Object) {
+        let mut met = self.binder.dependencies.borrow_mut();
+        let mut kept = self.binder.kept_as_unique.borrow_mut();
+        if found.is_unique() && !kept.contains(&found.object) {
+            kept.push(found.object);
+            met.push(Dependency::Unique(found.object));
+            let (name, NamespaceId(at)) = (Lossy(definer.display_name()), definer.namespace);
+            log::trace!(target: "bindings", "marking {name} [{at}] as NODELETE due to unique symbol");
+        }
+        let new = Dependency::Reference(self.id, found.object);
+        // An object's own come one after the other.
+        let is_own = |known: &&Dependency| {
+            matches!(known, Dependency::Unique(_))
+                || matches!(known, Dependency::Reference(from, _) if *from == self.id)
+        };
+        if found.object != self.id && !met.iter().rev().take_while(is_own).any(|known| *known == new) {
+            met.push(new);
         }
     }
 

@@ -20,7 +20,6 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 use goblin::elf::sym::{STB_LOCAL, STB_WEAK};
-use goblin::elf64::dynamic::DF_SYMBOLIC;
 use goblin::elf64::reloc::Rela;
 
 /// The state of the linker as lazy binding needs it.
@@ -56,8 +55,8 @@ struct Linked {
     held: Vec<ObjectId>,
 }
 
-/// Up to three scopes: the object itself (`DT_SYMBOLIC`), the global scope, and the closure it was opened with, before that or behind.
-type ScopeOrder = [Option<usize>; 3];
+/// Up to four scopes: the object itself (`DT_SYMBOLIC`), the global scope, and the closures it was opened with, before that and behind.
+type ScopeOrder = [Option<usize>; 4];
 
 /// Where a call goes.
 #[derive(Clone, Copy, Debug)]
@@ -142,21 +141,22 @@ impl Snapshot {
         // The objects of one dlopen share a closure.
         let mut closures: Vec<(&[ObjectId], usize)> = Vec::new();
         for (id, object) in linker.objects.iter().filter(|(id, _)| wanted(id)) {
-            let local = (!object.local_scope.is_empty()).then(|| {
-                let closure = object.local_scope.as_slice();
+            let (before, behind) = object.local_scopes();
+            let [before, behind] = [before, behind].map(|closure| {
                 let known = closures.iter().find(|(ids, _)| *ids == closure).map(|(_, index)| *index);
-                known.unwrap_or_else(|| {
+                let index = || {
                     closures.push((closure, snapshot.scopes.len()));
                     snapshot.scopes.push(scope(closure));
                     snapshot.scopes.len() - 1
-                })
+                };
+                (!closure.is_empty()).then(|| known.unwrap_or_else(index))
             });
-            let own = object.dynamic.has_flag(DF_SYMBOLIC).then(|| {
+            let own = object.looks_into_itself_first().then(|| {
                 snapshot.scopes.push(scope(&[id]));
                 snapshot.scopes.len() - 1
             });
             let everybody = Some(usize::from(object.namespace.0));
-            let order = if object.deep_bind { [own, local, everybody] } else { [own, everybody, local] };
+            let order = [own, before, everybody, behind];
             let held = if object.is_of_the_start() { Vec::new() } else { held(id) };
             let bound_slots = if slots_are_bound { got::pages(object).map(|pages| pages.own) } else { None };
             snapshot.add(id, object, order, held, bound_slots);

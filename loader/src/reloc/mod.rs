@@ -12,7 +12,7 @@ pub mod protected;
 pub mod slots;
 mod x86_64;
 
-pub use binder::{is_ifunc, log_binding, log_search, value_of, Binder, Binding, Resolved};
+pub use binder::{is_ifunc, log_binding, log_search, value_of, Binder, Binding, Dependency, Resolved};
 pub use check::references;
 pub use x86_64::{relocate, run_deferred, Deferred, PltMode, WARNS_OF_SMALLER};
 

@@ -200,8 +200,8 @@ pub fn place_static_tls(layout: &Layout, linker: &Linker, surplus: u64) -> Resul
 }
 
 /// The room for static TLS that a dlopen may use.
-pub fn static_room(layout: &Layout, info: &TlsInfo) -> StaticTls {
-    StaticTls { layout: info.layout, room: info.size - layout.pthread.size as u64 }
+pub fn static_room(layout: &Layout, info: &TlsInfo, optional: u64) -> StaticTls {
+    StaticTls { layout: info.layout, room: info.size - layout.pthread.size as u64, optional }
 }
 
 /// Registers the modules of the start-up closure with the TLS functions.

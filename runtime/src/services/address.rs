@@ -1,6 +1,7 @@
 //! `dladdr(3)`: the object and the symbol of an address.
 
 use crate::process::Process;
+use goblin::elf::sym::{STB_GLOBAL, STB_LOCAL, STB_WEAK};
 use loader::addr::Addr;
 use loader::elf::symbols::Sym;
 use loader::object::{Object, ObjectId};
@@ -20,10 +21,14 @@ pub fn locate(process: &Process, address: Addr) -> Option<Located> {
 }
 
 /// The global symbol with the highest address not above `address` that covers it. As in glibc, a symbol of size 0 covers its own address
-/// only, and absolute and thread-local symbols have no address here.
+/// only, and absolute and thread-local symbols have no address here, nor unique ones where there is no GNU hash table.
 fn closest_symbol(object: &Object, address: Addr) -> Option<&'static Sym> {
     const STT_TLS: u8 = 6;
-    const STB_LOCAL: u8 = 0;
+    let is_listed = |binding: u8| match binding {
+        STB_LOCAL => false,
+        STB_GLOBAL | STB_WEAK => true,
+        _ => object.symbols.has_gnu_hash(),
+    };
     let value = object.image.bias.link_time(address).0;
     let covers = |s: &&Sym| {
         let defined = s.st_shndx != 0 || s.st_value != 0;
@@ -33,7 +38,7 @@ fn closest_symbol(object: &Object, address: Addr) -> Option<&'static Sym> {
             value >= s.st_value && value - s.st_value < s.st_size
         };
         s.st_info & 0xf != STT_TLS
-            && s.st_info >> 4 != STB_LOCAL
+            && is_listed(s.st_info >> 4)
             && s.st_shndx != loader::lookup::SHN_ABS
             && defined
             && size_covers

@@ -12,6 +12,7 @@ use goblin::elf64::dynamic::DF_1_NODELETE;
 use loader::error::{LoadError, Lossy};
 use loader::linker::Linker;
 use loader::object::{NamespaceId, ObjectId, Stage, Stay, BASE_NAMESPACE};
+use loader::reloc::Dependency;
 use loader::rule::{holds, Rule};
 
 /// What stays at least as long as an object: what it needs, and what it refers to.
@@ -21,14 +22,18 @@ pub fn held_by(linker: &Linker, id: ObjectId) -> Vec<ObjectId> {
     held
 }
 
-/// Takes note of references, by which objects stay at least as long as what refers to them, and makes undeletable what the start-up
-/// closure refers to. The objects of which that is so.
-pub fn note_dependencies(
-    process: &mut Process,
-    pairs: impl IntoIterator<Item = (ObjectId, ObjectId)>,
-) -> Vec<ObjectId> {
+/// Takes note of what references mean, in their order: objects stay at least as long as what refers to them, and for ever if that is the
+/// start-up closure. The objects of which that is so.
+pub fn note_dependencies(process: &mut Process, met: impl IntoIterator<Item = Dependency>) -> Vec<ObjectId> {
     let mut kept = Vec::new();
-    for (from, to) in pairs {
+    for dependency in met {
+        let (from, to) = match dependency {
+            Dependency::Unique(definer) => {
+                promote(process, &[definer]);
+                continue;
+            }
+            Dependency::Reference(from, to) => (from, to),
+        };
         if !process.linker.objects[to].counts_references() {
             continue;
         }
@@ -255,6 +260,11 @@ fn unload() {
     process.static_tls.layout.used = in_use.unwrap_or(0);
     namespace::tidy(process, &namespaces);
     for object in process.linker.objects.iter_mut() {
+        // The scope of the root goes with it; what is left is the scope that the object has in its own right.
+        let is_left = |id: &&ObjectId| !dead.contains(id);
+        let deep = object.local_scopes().0;
+        let goes = deep.first().is_some_and(|root| dead.contains(root)) && !object.initialisation_order.is_empty();
+        object.deep = if goes { 0 } else { deep.iter().filter(is_left).count() };
         object.local_scope.retain(|id| !dead.contains(id));
     }
     for (id, _) in process.linker.objects.iter() {

@@ -3,7 +3,6 @@
 use super::error;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use goblin::elf64::dynamic::DF_SYMBOLIC;
 use loader::error::{LoadError, Lossy};
 use loader::linker::Linker;
 use loader::object::{Kind, Object, ObjectId};
@@ -24,11 +23,12 @@ pub fn scopes(linker: &Linker, id: ObjectId) {
         return;
     }
     let global = linker.namespace(object.namespace).global_scope.as_slice();
-    let own = if object.kind == Kind::Vdso { &[id][..] } else { &object.local_scope };
+    let (before, behind) = object.local_scopes();
+    let behind = if object.kind == Kind::Vdso { &[id][..] } else { behind };
     // The first object of a namespace, and what came with it, look in what is global there anyway.
-    let own = if global.starts_with(own) { &[] } else { own };
-    let first = if object.kind == Kind::Library && object.dynamic.has_flag(DF_SYMBOLIC) { &[id][..] } else { &[] };
-    let order = if object.deep_bind { [first, own, global] } else { [first, global, own] };
+    let [before, behind] = [before, behind].map(|own| if global.starts_with(own) { &[] } else { own });
+    let first = if object.looks_into_itself_first() { &[id][..] } else { &[] };
+    let order = [first, before, global, behind];
     let mut text = String::new();
     for (number, ids) in order.iter().filter(|ids| !ids.is_empty()).enumerate() {
         let names: Vec<String> = ids.iter().map(|id| name(*id)).collect();

@@ -19,7 +19,7 @@ use loader::linker::Linker;
 use loader::lookup::Class;
 use loader::object::ObjectId;
 use loader::reloc::lazy::{Direct, Snapshot, Target, Tie, Unbound};
-use loader::reloc::protected;
+use loader::reloc::{protected, Dependency};
 
 /// The state components that a call may use: SSE, AVX, bounds, opmask and the rest of AVX-512. As in glibc, x87 is left out: a call finds
 /// the x87 stack empty anyway.
@@ -249,7 +249,7 @@ fn bind_and_note(id: ObjectId, index: u64) -> Target {
     let target = snapshot.find(id, index, Some(unique)).unwrap_or_else(|unbound| report(&unbound));
     match target.tie {
         None => return target,
-        Some(Tie::Dependency(definer)) => drop(close::note_dependencies(process, [(id, definer)])),
+        Some(Tie::Dependency(definer)) => drop(close::note_dependencies(process, [Dependency::Reference(id, definer)])),
         Some(Tie::Unique(definer)) => close::promote(process, &[definer]),
     }
     target

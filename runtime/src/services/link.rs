@@ -15,7 +15,7 @@ use loader::linker::Linker;
 use loader::map::apply::replace_data_at_run_time;
 use loader::memory;
 use loader::object::{Kind, NamespaceId, Object, ObjectId, Stage};
-use loader::reloc::{self, Binder, Deferred, PltMode, Services};
+use loader::reloc::{self, Binder, Deferred, Dependency, PltMode, Services};
 use loader::rule::{holds, Rule};
 use loader::seal::tunables::SealLevel;
 use loader::sys::{self, Prot};
@@ -46,6 +46,31 @@ impl<'s> LinkServices<'s> {
         }
     }
 
+    /// Gives a module that nobody has used yet a place in the static TLS of all threads. What could do without takes no more than
+    /// `glibc.rtld.optional_static_tls` says, of which as in glibc nothing comes back when it is closed.
+    fn make_static(&self, object: &Object, is_optional: bool) -> Option<u64> {
+        let (TlsState::Undecided { module }, Some(segment)) = (object.tls_state.get(), object.tls) else {
+            return None;
+        };
+        let mut room = self.static_tls.get();
+        let (used, align) = (room.layout.used, room.layout.align);
+        let offset = room.layout.place(&segment).filter(|o| *o <= room.room && segment.align <= align)?;
+        if is_optional {
+            room.optional = room.optional.checked_sub(room.layout.used.saturating_sub(used))?;
+        }
+        // What is only being loaded is unknown to threads; they get its image at the commit, when it is relocated.
+        if object.stage >= Stage::Relocated {
+            // SAFETY: the offset lies within the static TLS of every thread, and the image is relocated.
+            if !self.stacks.is_some_and(|stacks| unsafe { tls::make_static(stacks, module, &segment, offset) }) {
+                return None;
+            }
+            self.made_static.borrow_mut().push(module);
+        }
+        self.static_tls.set(room);
+        object.tls_state.set(TlsState::Static { module, offset });
+        Some(offset)
+    }
+
     /// Undoes what a transaction that failed has decided about objects that were there before it; the static TLS that is in use then. What
     /// another thread has used meanwhile stays where it is.
     pub fn take_back(&self, linker: &Linker) -> StaticTls {
@@ -67,38 +92,20 @@ impl<'s> LinkServices<'s> {
 
 impl Services for LinkServices<'_> {
     fn static_tls_offset(&self, _id: ObjectId, object: &Object) -> Result<u64, LoadError> {
-        let refuse = || LoadError::fault(object.display_name(), "cannot allocate memory in static TLS block");
-        let (module, segment) = match (object.tls_state.get(), object.tls) {
-            (TlsState::Static { offset, .. }, _) => return Ok(offset),
-            (TlsState::Undecided { module }, Some(segment)) => (module, segment),
-            _ => return Err(refuse()),
-        };
-        let mut room = self.static_tls.get();
-        let align = room.layout.align;
-        let offset =
-            room.layout.place(&segment).filter(|o| *o <= room.room && segment.align <= align).ok_or_else(refuse)?;
-        // What is only being loaded is unknown to threads; they get its image at the commit, when it is relocated.
-        if object.stage >= Stage::Relocated {
-            // SAFETY: the offset lies within the static TLS of every thread, and the image is relocated.
-            if !self.stacks.is_some_and(|stacks| unsafe { tls::make_static(stacks, module, &segment, offset) }) {
-                return Err(refuse());
-            }
-            self.made_static.borrow_mut().push(module);
+        if let Some(offset) = object.tls_state.get().static_offset() {
+            return Ok(offset);
         }
-        self.static_tls.set(room);
-        object.tls_state.set(TlsState::Static { module, offset });
-        Ok(offset)
+        self.make_static(object, false)
+            .ok_or_else(|| LoadError::fault(object.display_name(), "cannot allocate memory in static TLS block"))
     }
 
     fn tls_descriptor(&self, _id: ObjectId, object: &Object, value: u64) -> Result<(Addr, u64), LoadError> {
-        match object.tls_state.get() {
-            TlsState::Static { offset, .. } => Ok((tlsdesc::static_entry(), value.wrapping_sub(offset))),
-            state => {
-                let complain = |reason| LoadError::new(object.display_name(), reason);
-                memory::ensure(memory::STEP).map_err(complain)?;
-                Ok(tlsdesc::dynamic(state.module(), value))
-            }
+        // Static as long as there is room for that: an access then never allocates.
+        if let Some(offset) = object.tls_state.get().static_offset().or_else(|| self.make_static(object, true)) {
+            return Ok((tlsdesc::static_entry(), value.wrapping_sub(offset)));
         }
+        memory::ensure(memory::STEP).map_err(|reason| LoadError::new(object.display_name(), reason))?;
+        Ok(tlsdesc::dynamic(object.tls_state.get().module(), value))
     }
 
     fn tls_descriptor_undefined(&self) -> Addr {
@@ -125,8 +132,8 @@ pub fn plt_mode(object: &Object, wanted: PltMode) -> PltMode {
     audit::plt::mode(object, profile::mode(usual, wanted), wanted)
 }
 
-/// Relocates `objects` (in this order; dependencies first) and protects their RELRO. The pairs returned are references to objects that
-/// may be unloaded.
+/// Relocates `objects` (in this order; dependencies first) and protects their RELRO. What is returned follows from references to objects
+/// that may be unloaded.
 ///
 /// # Errors
 /// The first relocation that can't be applied, or protection that can't be changed.
@@ -139,7 +146,7 @@ pub unsafe fn relocate(
     objects: &[ObjectId],
     wanted: PltMode,
     services: &LinkServices<'_>,
-) -> Result<Vec<(ObjectId, ObjectId)>, LoadError> {
+) -> Result<Vec<Dependency>, LoadError> {
     let change = |object: &mut Object, writable| {
         object.image.set_text_writable(writable).map_err(|errno| {
             LoadError::system(object.name.to_bytes(), "cannot make segment writable for relocation", errno)

@@ -17,7 +17,7 @@ use loader::linker::{self, Transaction, Walk};
 use loader::memory;
 use loader::object::{NamespaceId, Object, ObjectId, Stage, Stay, BASE_NAMESPACE};
 use loader::program;
-use loader::reloc::PltMode;
+use loader::reloc::{Dependency, PltMode};
 use loader::rule::{holds, Rule};
 use loader::seal::plan;
 use loader::tls::TlsState;
@@ -196,14 +196,20 @@ fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
         let found = find_loaded(process, &transaction, name, asker);
         process.finder.rest();
         namespace::tidy(process, []);
-        return Ok(match found? {
-            None => Prepared::NotLoaded,
-            Some(id) => {
-                let comes_to_stay = comes_to_stay(&process.linker.objects[id], request.mode);
-                opened_again(process, id, request.mode);
-                Prepared::Loaded { root: id, comes_to_stay }
-            }
-        });
+        let Some(id) = found? else {
+            return Ok(Prepared::NotLoaded);
+        };
+        if was_opened(&process.linker.objects[id]) {
+            let comes_to_stay = comes_to_stay(&process.linker.objects[id], request.mode);
+            opened_again(process, id, request.mode);
+            return Ok(Prepared::Loaded { root: id, comes_to_stay });
+        }
+        // All that it needs is loaded, but nobody has asked so far what that is.
+        let closure = process.linker.closure(&mut transaction, &mut process.finder, &[id])?;
+        settle(process, &transaction, id, &closure, false, request.mode)?;
+        drop(gate);
+        audit::opened(id, false);
+        return Ok(Prepared::New(Opening { transaction, root: id, closure, mode: request.mode }));
     }
     if audit::is_active() {
         drop(gate);
@@ -217,7 +223,8 @@ fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
             Ok(Prepared::New(Opening { transaction, root, closure, mode: request.mode }))
         }
         Err(error) => {
-            // Nobody has seen the objects yet.
+            // Nobody has seen the objects yet, but as in glibc they count.
+            crate::glibc::start::count_adds(transaction.added.len() as u64);
             debug::taken_back(&process.linker, &transaction.added, &error);
             transaction.roll_back(&mut process.linker, &mut process.finder);
             namespace::tidy(process, []);
@@ -259,6 +266,7 @@ fn prepare_watched(
             Ok(Prepared::New(Opening { transaction, root, closure, mode: request.mode }))
         }
         Err(error) => {
+            crate::glibc::start::count_adds(transaction.added.len() as u64);
             rollback::withdraw(&transaction, &error);
             namespace::tidy(&mut process::enter(), []);
             Err(error)
@@ -368,7 +376,7 @@ fn settle(
         let object = &mut process.linker.objects[id];
         object.stay = Stay::UntilClosed;
         object.local_scope = closure.to_vec();
-        object.deep_bind = mode & mode::DEEPBIND != 0;
+        object.deep = if mode & mode::DEEPBIND != 0 { closure.len() } else { 0 };
     }
     Ok(())
 }
@@ -418,18 +426,20 @@ fn finish(process: &mut Process, opening: &Opening, stacks: Option<&Stacks>) -> 
     scopes::widen(&mut process.linker, closure, new);
     process.linker.objects[root].open_count += 1;
     process.linker.note_order(root, &order);
-    let kept: Vec<ObjectId> = new
+    let mut kept: Vec<ObjectId> = new
         .iter()
         .copied()
         .filter(|id| linker_has_flag(process, *id, goblin::elf64::dynamic::DF_1_NODELETE))
         .chain((mode & mode::NODELETE != 0).then_some(root))
-        .chain(scopes::unique_definers(process, transaction.namespace))
         .collect();
     // First, since no note is taken of references to them.
     for &id in &kept {
         process.linker.objects[id].undeletable = true;
     }
+    // What a unique symbol makes stay: from there on.
+    let unique = scopes::unique_definers(process, transaction.namespace);
     let marked = close::note_dependencies(process, dependencies);
+    kept.extend(unique);
     // What was opened before is told of otherwise.
     let is_told_first = is_first && process.linker.objects[root].is_of_the_start();
     let is_told = |id: &ObjectId| *id != root || new.contains(id) || is_told_first;
@@ -448,7 +458,7 @@ fn link_new(
     order: &[ObjectId],
     wanted: PltMode,
     services: &link::LinkServices<'_>,
-) -> Result<Vec<(ObjectId, ObjectId)>, LoadError> {
+) -> Result<Vec<Dependency>, LoadError> {
     // SAFETY: the process is running, so its thread pointer is set up.
     let dependencies = unsafe { link::relocate(&mut process.linker, namespace, order, wanted, services)? };
     for &id in order {

@@ -14,7 +14,7 @@ use loader::linker::Linker;
 use loader::lookup::{Class, Definition, Query, Scope};
 use loader::memory;
 use loader::object::ObjectId;
-use loader::reloc;
+use loader::reloc::{self, Dependency};
 use loader::rule::{holds, Rule};
 use loader::statistics::LOOKUPS;
 
@@ -63,7 +63,7 @@ pub fn find(place: Where, name: &[u8], version: Option<&[u8]>, caller: Addr) -> 
         log_binding(linker, label, found.object, name, version);
     }
     if linker.objects[found.object].counts_references() && found.object != asker && place == Where::Default {
-        super::close::note_dependencies(process, [(asker, found.object)]);
+        super::close::note_dependencies(process, [Dependency::Reference(asker, found.object)]);
     }
     if found.symbol.st_info >> 4 == STB_GNU_UNIQUE && process.linker.objects[found.object].counts_references() {
         super::close::promote(process, &[found.object]);
@@ -121,11 +121,13 @@ fn value(process: &Process, found: &Definition) -> Value {
 fn default_scope(process: &Process, asker: ObjectId) -> Vec<ObjectId> {
     let object = &process.linker.objects[asker];
     let mut ids = Vec::new();
-    if object.deep_bind {
-        ids.extend(&object.local_scope);
+    if object.looks_into_itself_first() {
+        ids.push(asker);
     }
+    let (before, behind) = object.local_scopes();
+    ids.extend(before);
     ids.extend(&process.linker.namespace(object.namespace).global_scope);
-    ids.extend(&object.local_scope);
+    ids.extend(behind);
     ids
 }
 

@@ -51,6 +51,7 @@ pub fn make_process(
     set_save_area(&cpu);
     lazy::set_slots(request.environment.bind_not, request.seal.level == SealLevel::Enforced);
     let binding = request.binding();
+    let static_tls = abi::static_room(layout, &tls_info, optional_static_tls(&tunables));
     abi::fill_read_only(layout, stack, &cpu, &tls_info, binding == PltMode::Lazy);
     for id in loaded.linker.namespace(BASE_NAMESPACE).list.clone() {
         loaded.maps.add(layout, &loaded.linker, id);
@@ -75,7 +76,7 @@ pub fn make_process(
         libc,
         stack_end: stack.start(),
         collector: 0,
-        static_tls: abi::static_room(layout, &tls_info),
+        static_tls,
     });
     Ok(times)
 }
@@ -97,6 +98,10 @@ fn make_stack_executable(loaded: &Loaded, request: &Request, stack: Addr) -> Res
     Ok(true)
 }
 
+fn optional_static_tls(tunables: &TunableSet<'_>) -> u64 {
+    tunables.number_of(b"glibc.rtld.optional_static_tls")
+}
+
 /// Room in static TLS for objects that are dlopened later, as glibc computes it: for the C library and others in each further
 /// namespace, for what the tunable says, and for old audit modules.
 fn tls_surplus(tunables: &TunableSet<'_>) -> u64 {
@@ -104,11 +109,10 @@ fn tls_surplus(tunables: &TunableSet<'_>) -> u64 {
     const OTHER: u64 = 144;
     const LEGACY: u64 = 144;
     let namespaces = tunables.number_of(b"glibc.rtld.nns").clamp(1, NAMESPACES);
-    let optional = tunables.number_of(b"glibc.rtld.optional_static_tls");
     if !holds(Rule::TlsSurplus) {
         return 0;
     }
-    (namespaces - 1) * LIBC + namespaces * OTHER + optional + LEGACY
+    (namespaces - 1) * LIBC + namespaces * OTHER + optional_static_tls(tunables) + LEGACY
 }
 
 fn make_main_thread(
