@@ -139,6 +139,8 @@ fn link(name: &[u8], request: &Request<'_>) -> Result<Option<Linked>, LoadError>
         debug::opened_scopes(&process::enter().linker, &opening.closure);
     }
     namespace::initialise_libc(&opening.transaction);
+    // Whoever opened it before runs the constructors that are still to come.
+    let order = if is_first { order } else { Vec::new() };
     Ok(Some(Linked { root, order, comes_to_stay }))
 }
 
@@ -224,7 +226,7 @@ fn prepare(name: &[u8], request: &Request<'_>) -> Result<Prepared, LoadError> {
         }
         Err(error) => {
             // Nobody has seen the objects yet, but as in glibc they count.
-            crate::glibc::start::count_adds(transaction.added.len() as u64);
+            crate::glibc::start::count_adds(additions(&transaction));
             debug::taken_back(&process.linker, &transaction.added, &error);
             transaction.roll_back(&mut process.linker, &mut process.finder);
             namespace::tidy(process, []);
@@ -266,7 +268,7 @@ fn prepare_watched(
             Ok(Prepared::New(Opening { transaction, root, closure, mode: request.mode }))
         }
         Err(error) => {
-            crate::glibc::start::count_adds(transaction.added.len() as u64);
+            crate::glibc::start::count_adds(additions(&transaction));
             rollback::withdraw(&transaction, &error);
             namespace::tidy(&mut process::enter(), []);
             Err(error)
@@ -500,10 +502,15 @@ fn check(process: &Process, id: ObjectId) -> Result<(), LoadError> {
     plan::check(object.display_name(), object, &process.seal)
 }
 
+/// How many objects a transaction adds, the interpreter in another namespace among them.
+fn additions(transaction: &Transaction) -> u64 {
+    transaction.added.len() as u64 + u64::from(transaction.stood_in)
+}
+
 /// Makes the new objects visible to libc and debuggers.
 fn announce(opening: &Opening) {
     let transaction = &opening.transaction;
-    let count = transaction.added.len() + usize::from(transaction.stood_in);
+    let count = additions(transaction);
     if count == 0 {
         return;
     }
@@ -522,7 +529,7 @@ fn announce(opening: &Opening) {
         process.maps.ensure(layout, &process.linker, id);
     }
     process.maps.publish_list(layout, &process.linker, transaction.namespace);
-    crate::glibc::start::count_adds(count as u64);
+    crate::glibc::start::count_adds(count);
     debugger::state(transaction.namespace, debugger::State::Consistent);
 }
 
