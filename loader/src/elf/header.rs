@@ -70,11 +70,9 @@ fn check_ident(raw: &[u8]) -> Result<(), Reason> {
     if !raw.starts_with(header::ELFMAG) {
         return Err(Reason::Fault("invalid ELF header"));
     }
-    if raw[header::EI_CLASS] == header::ELFCLASS32 {
-        return Err(Reason::Fault("wrong ELF class: ELFCLASS32"));
-    }
+    // As in glibc, which knows of two.
     if raw[header::EI_CLASS] != header::ELFCLASS64 {
-        return Err(Reason::Fault("wrong ELF class"));
+        return Err(Reason::Fault("wrong ELF class: ELFCLASS32"));
     }
     if raw[header::EI_DATA] != header::ELFDATA2LSB {
         return Err(Reason::Fault("ELF file data encoding not little-endian"));
@@ -164,6 +162,7 @@ mod tests {
         };
         assert_eq!(fault(0, 0), Reason::Fault("invalid ELF header"));
         assert_eq!(fault(4, 1), Reason::Fault("wrong ELF class: ELFCLASS32"));
+        assert_eq!(fault(4, 3), Reason::Fault("wrong ELF class: ELFCLASS32"));
         assert_eq!(fault(5, 2), Reason::Fault("ELF file data encoding not little-endian"));
         assert_eq!(fault(7, 9), Reason::Fault("ELF file OS ABI invalid"));
         assert_eq!(fault(15, 1), Reason::Fault("nonzero padding in e_ident"));

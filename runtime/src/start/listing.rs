@@ -210,10 +210,15 @@ fn show_unused(loaded: Listed<'_>, functions: bool) -> Result<core::convert::Inf
 fn show_versions(loaded: Listed<'_>) {
     let linker = loaded.linker;
     let rows = rows(loaded);
-    // As in glibc, what comes last is what counts.
+    // As in glibc, what comes last is what counts. It goes by its DT_SONAME where somebody who asks for that gets it.
+    let is_known_as = |id: ObjectId, file: &[u8]| {
+        let object = &linker.objects[id];
+        let named = object.name.to_bytes() == file || object.asked_as() == Some(file) || object.soname() != Some(file);
+        object.answers_to(file) && (named || linker.find_by_name(BASE_NAMESPACE, file) == Some(id))
+    };
     let provider = |file: &[u8]| {
         let answers = |row: &&Row<'_>| match row {
-            Row::Found(id) => linker.objects[*id].answers_to(file),
+            Row::Found(id) => is_known_as(*id, file),
             Row::Missing(name) => *name == file,
         };
         match rows.iter().rev().find(answers) {

@@ -54,6 +54,9 @@ library libother.so 'int other(void) { return 0; }'
 program another 'int other(void); int main(void) { return other(); }' libother.so libver.so -Wl,-rpath,.
 # For the other word size.
 printf '\1' | dd of=libother.so bs=1 seek=4 conv=notrunc status=none
+cp libother.so libnoclass.so
+printf '\3' | dd of=libnoclass.so bs=1 seek=4 conv=notrunc status=none
+cp libver.so aliased.so
 library libsized.so 'int sized[2];'
 library other/libsized.so 'int sized[4];'
 library none/libsized.so 'int sized[1];'
