@@ -1,12 +1,11 @@
 //! Finds and opens the file that a name means, for the object that asks.
 
-use crate::addr::Addr;
 use crate::error::{LoadError, Lossy, Reason};
 use crate::file::{self, OpenError, Opened};
 use crate::memory;
 use crate::object::{Kind, Object, ObjectId, ObjectTable};
 use crate::rule::{holds, Rule};
-use crate::search::cache::{Cache, Ranking};
+use crate::search::cache_file::{MappedCache, CACHE_PATH};
 use crate::search::directories::{Directories, DirectoryId, Mention, SearchList};
 use crate::search::dst::{self, Tokens};
 use crate::search::hwcaps::Hwcaps;
@@ -18,12 +17,9 @@ use alloc::collections::BTreeMap;
 use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::cell::Cell;
+use core::ffi::CStr;
 use goblin::elf64::dynamic::DF_1_NODEFLIB;
-use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
-
-/// Where the cache of library names lies (ldconfig(8)).
-const CACHE_PATH: &core::ffi::CStr = c"/etc/ld.so.cache";
 
 /// What is wrong with a file for 32-bit programs.
 const WRONG_CLASS: &str = "wrong ELF class: ELFCLASS32";
@@ -464,11 +460,7 @@ impl Finder {
                     continue;
                 }
                 Candidate::Probe => {
-                    let answer = match sys::is_directory(&c_string(&buffer)?) {
-                        Ok(true) => Ok(()),
-                        Ok(false) => Err(Errno::NOTDIR),
-                        Err(errno) => Err(errno),
-                    };
+                    let answer = check_directory(&c_string(&buffer)?);
                     missed.errno = answer.err().or(missed.errno);
                     lookup.answer(&mut self.directories, answer);
                     continue;
@@ -534,48 +526,11 @@ impl Finder {
     }
 }
 
-/// The cache file while it is mapped, and what this machine makes of it.
-struct MappedCache {
-    /// Its bytes; they are only lent while this value lives.
-    bytes: &'static [u8],
-    ranking: Ranking,
-}
-
-impl MappedCache {
-    /// Maps the cache file; `None` if it is broken. Without `hwcaps` what is for some processors only does not count.
-    ///
-    /// # Errors
-    /// There is none.
-    fn open(hwcaps: Option<&Hwcaps<'_>>) -> Result<Option<MappedCache>, Errno> {
-        Ok(MappedCache::map(sys::open_read(CACHE_PATH)?, hwcaps))
-    }
-
-    fn map(fd: OwnedFd, hwcaps: Option<&Hwcaps<'_>>) -> Option<MappedCache> {
-        let size = usize::try_from(sys::status(fd.as_fd()).ok()?.size).ok().filter(|&size| size > 0)?;
-        // SAFETY: a new mapping at a place of the kernel's choice.
-        let at = unsafe { sys::map_file(sys::Place::Anywhere, size, sys::Prot::READ, fd.as_fd(), 0).ok()? };
-        // SAFETY: `size` bytes are mapped there until this value is dropped, and nothing borrows them for longer. ldconfig replaces the
-        // file by renaming, so they do not change.
-        let mut cache = MappedCache {
-            bytes: unsafe { core::slice::from_raw_parts(at.as_ptr(), size) },
-            ranking: Ranking::default(),
-        };
-        let parsed = Cache::parse(cache.bytes).ok()?;
-        cache.ranking = hwcaps.map_or_else(Ranking::default, |hwcaps| parsed.ranking(hwcaps));
-        Some(cache)
-    }
-
-    /// The path for a name.
-    fn look_up(&self, name: &[u8], hwcaps: &Hwcaps<'_>) -> Option<Vec<u8>> {
-        Some(Cache::parse(self.bytes).ok()?.lookup(name, hwcaps, &self.ranking)?.to_vec())
-    }
-}
-
-impl Drop for MappedCache {
-    fn drop(&mut self) {
-        let start = self.bytes.as_ptr() as usize;
-        // SAFETY: nothing borrows the bytes any more. There is no recourse if this fails.
-        let _ = unsafe { sys::unmap(Addr(start)..Addr(start + self.bytes.len())) };
+/// Whether there is a directory, and if not, why.
+fn check_directory(path: &CStr) -> Result<(), Errno> {
+    match sys::is_directory(path)? {
+        true => Ok(()),
+        false => Err(Errno::NOTDIR),
     }
 }
 
