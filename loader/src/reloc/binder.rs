@@ -161,6 +161,8 @@ impl<'o> Binding<'_, 'o> {
                 Ok(Resolved::Defined(found))
             }
             None if binding == STB_WEAK && holds(Rule::WeakUndefinedIsNull) => Ok(Resolved::UndefinedWeak),
+            // As in glibc, for which nothing is an error then: it is known in the end who defines what.
+            None if log::log_enabled!(target: "unused", log::Level::Debug) => Ok(Resolved::UndefinedWeak),
             None => Err(self.undefined(name, version)),
         }
     }

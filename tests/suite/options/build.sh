@@ -75,6 +75,7 @@ program filters "$versions" libver.so libgonetoo.so libfilter.so libgonetoo.so l
 rm libgonetoo.so
 mkdir -p looped
 ln -s libver.so looped/libver.so
+program idle 'int main(void) { return 3; }' libopen.so -Wl,--unresolved-symbols=ignore-all -Wl,-rpath,.
 program unbound 'int nobody(void); int main(void) { return nobody(); }' libunused.so -Wl,--unresolved-symbols=ignore-all -Wl,-rpath,. \
     -Wl,-z,lazy -fno-pie -no-pie
 program open 'int opened(void); int f(void); int main(void) { return opened() + f(); }' libopen.so libver.so \
